@@ -1,0 +1,5 @@
+"""``python -m tests.golden > docs/traffic_server.md`` writes the table anew."""
+
+from ._differences import page
+
+print(page(), end="")

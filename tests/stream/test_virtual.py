@@ -1,0 +1,376 @@
+"""Virtual connections: the contract of a byte stream, the exact bound, the water mark, and what a round trip costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_tsconnect.stream import VirtualConnection, open_virtual_connection_pair
+
+
+async def make_pair() -> tuple[VirtualConnection, VirtualConnection]:
+    return open_virtual_connection_pair()
+
+
+async def make_reversed_pair() -> tuple[VirtualConnection, VirtualConnection]:
+    opener, other = open_virtual_connection_pair()
+    return other, opener
+
+
+async def make_clogged_pair() -> tuple[VirtualConnection, VirtualConnection]:
+    opener, other = open_virtual_connection_pair(buffer_index=0)
+    await opener.send_all(b"x" * 128)
+    await other.send_all(b"x" * 128)
+    return opener, other
+
+
+@pytest.mark.parametrize("maker", [make_pair, make_reversed_pair])
+async def test_is_a_half_closeable_stream_in_every_way_trio_checks(maker: Callable[[], object]) -> None:
+    await trio.testing.check_half_closeable_stream(maker, make_clogged_pair)  # type: ignore[arg-type]
+
+
+async def test_with_a_water_mark_is_a_stream_towards_the_side_without_one() -> None:
+    async def marked() -> tuple[VirtualConnection, VirtualConnection]:
+        return open_virtual_connection_pair(buffer_index=2, buffer_water_mark=1)
+
+    await trio.testing.check_half_closeable_stream(marked, make_clogged_pair)
+
+
+@pytest.mark.parametrize(("index", "window"), [(0, 128), (4, 2048), (8, 32768), (14, 2097152)])
+@pytest.mark.parametrize("chunk", [1, 2, 100, 5_000_000])
+async def test_an_unread_connection_stalls_at_exactly_the_window(index: int, window: int, chunk: int) -> None:
+    if chunk < 100 and window > 2048:
+        chunk = 1000 + chunk
+    for writer, reader in (open_virtual_connection_pair(buffer_index=index), open_virtual_connection_pair(buffer_index=index)[::-1]):
+
+        async def fill(writer: VirtualConnection = writer) -> None:
+            while True:
+                await writer.send_all(b"x" * chunk)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fill)
+            await trio.testing.wait_all_tasks_blocked()
+            assert reader.statistics().receiving.unread == window
+            assert writer.statistics().sending.writer_blocked
+            taken = await reader.receive_some(77)
+            await trio.testing.wait_all_tasks_blocked()
+            assert reader.statistics().receiving.unread == window
+            assert reader.statistics().receiving.total == window + len(taken)
+            nursery.cancel_scope.cancel()
+
+
+class Steps(trio.abc.Instrument):
+    def __init__(self) -> None:
+        self.steps = 0
+        self.passes = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.steps += 1
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.passes += 1
+
+
+async def test_a_round_trip_costs_four_task_steps_and_two_loop_passes() -> None:
+    near, far = open_virtual_connection_pair()
+
+    async def echo() -> None:
+        while data := await far.receive_some():
+            await far.send_all(data)
+
+    async def ping(times: int) -> None:
+        for _ in range(times):
+            await near.send_all(b"ping")
+            assert await near.receive_some() == b"ping"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo)
+        await ping(3)
+        counter = Steps()
+        trio.lowlevel.add_instrument(counter)
+        await ping(100)
+        trio.lowlevel.remove_instrument(counter)
+        assert counter.passes == 200
+        assert abs(counter.steps - 400) <= 1  # where the counting begins and ends, the echo may be one step off
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_water_mark_holds_bytes_until_it_is_reached_and_releases_them_as_one_piece() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=4, buffer_water_mark=10)
+    async with trio.open_nursery() as nursery:
+        got: list[bytes] = []
+
+        async def read() -> None:
+            while data := await near.receive_some():
+                got.append(data)
+
+        nursery.start_soon(read)
+        await far.send_all(b"12345")
+        await far.send_all(b"6789")
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        assert near.statistics().receiving.held == 9
+        await far.send_all(b"0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == [b"1234567890"]
+        await far.send_all(b"abc")
+        far.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert got[1:] == [b"abc"]
+        await far.send_all(b"rest")
+        await far.send_eof()
+        await trio.testing.wait_all_tasks_blocked()
+        assert got[2:] == [b"rest"]
+
+
+async def test_the_water_mark_does_not_act_on_what_the_opener_writes() -> None:
+    near, far = open_virtual_connection_pair(buffer_water_mark=1000)
+    await near.send_all(b"x")
+    assert await far.receive_some() == b"x"
+
+
+async def test_a_full_window_is_released_below_the_mark_and_closing_releases_too() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0, buffer_water_mark=128)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.send_all, b"y" * 128)
+        assert await near.receive_some() == b"y" * 128
+    await far.send_all(b"tail")
+    await far.aclose()
+    assert await near.receive_some() == b"tail"
+    assert await near.receive_some() == b""
+
+
+async def test_flush_reaches_a_reader_that_comes_later() -> None:
+    near, far = open_virtual_connection_pair(buffer_water_mark=100)
+    await far.send_all(b"a" * 100)  # an unread item: what follows is merged behind it
+    await far.send_all(b"b")
+    far.flush()
+    assert await near.receive_some() == b"a" * 100
+    assert await near.receive_some() == b"b"
+
+
+async def test_small_writes_with_no_reader_are_merged() -> None:
+    near, far = open_virtual_connection_pair()
+    for _ in range(500):
+        await far.send_all(b"ab")
+    assert await near.receive_some() == b"ab"
+    assert await near.receive_some() == b"ab" * 499
+
+
+async def test_a_mutable_buffer_is_not_aliased() -> None:
+    near, far = open_virtual_connection_pair()
+    buffer = bytearray(b"before")
+    await near.send_all(buffer)
+    buffer[:] = b"after!"
+    assert await far.receive_some() == b"before"
+    view = memoryview(bytearray(b"12345678")).cast("I")
+    await near.send_all(view)
+    assert await far.receive_some() == b"12345678"
+
+
+async def test_an_empty_write_is_no_end_of_input() -> None:
+    near, far = open_virtual_connection_pair()
+    await near.send_all(b"")
+    await near.send_all(b"x")
+    assert await far.receive_some() == b"x"
+
+
+async def test_half_close_full_close_and_abort_are_three_things() -> None:
+    near, far = open_virtual_connection_pair()
+    await near.send_all(b"last words")
+    await near.send_eof()
+    await far.send_all(b"answer")  # half-closed: the other direction lives
+    assert await near.receive_some() == b"answer"
+    assert await far.receive_some() == b"last words"
+    assert await far.receive_some() == b""
+
+    near, far = open_virtual_connection_pair()
+    await near.send_all(b"last words")
+    await near.aclose()
+    with pytest.raises(trio.BrokenResourceError, match="closed"):
+        await far.send_all(b"x")
+    assert await far.receive_some() == b"last words"
+    assert await far.receive_some() == b""
+
+    near, far = open_virtual_connection_pair()
+    await near.send_all(b"last words")
+    near.abort("the reason")
+    with pytest.raises(trio.BrokenResourceError, match="the reason"):
+        await far.send_all(b"x")
+    with pytest.raises(trio.BrokenResourceError, match="the reason"):
+        await far.receive_some()
+    with pytest.raises(trio.ClosedResourceError):
+        await near.receive_some()
+    assert "the reason" in repr(far)
+
+
+@pytest.mark.parametrize("end", ["send_eof", "aclose", "abort"])
+async def test_each_ending_wakes_who_waits_on_what_it_ended(end: str) -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+    await far.send_all(b"x" * 128)
+    outcome: dict[str, object] = {}
+
+    async def run(name: str, coro: Callable[[], object]) -> None:
+        try:
+            outcome[name] = await coro()  # type: ignore[misc]
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            outcome[name] = type(exc)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, "peer reads", far.receive_some)
+        nursery.start_soon(run, "peer writes", lambda: far.send_all(b"y"))
+        await trio.testing.wait_all_tasks_blocked()
+        if end == "abort":
+            near.abort()
+        else:
+            await getattr(near, end)()
+        await trio.testing.wait_all_tasks_blocked()
+        broken = trio.BrokenResourceError
+        assert outcome == {
+            "send_eof": {"peer reads": b""},
+            "aclose": {"peer reads": b"", "peer writes": broken},
+            "abort": {"peer reads": broken, "peer writes": broken},
+        }[end]
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_abort_overtakes_an_item_already_handed_to_a_reader() -> None:
+    near, far = open_virtual_connection_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await far.receive_some()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        near._out._put(b"in flight", 9)  # the reader is woken, and has not run
+        near.abort()
+    assert far.statistics().receiving.unread == 0
+
+
+async def test_two_tasks_in_one_direction_conflict() -> None:
+    near, _far = open_virtual_connection_pair(buffer_index=0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.receive_some)
+        nursery.start_soon(near.send_all, b"x" * 129)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await near.receive_some()
+        with pytest.raises(trio.BusyResourceError):
+            await near.send_all(b"y")
+        with pytest.raises(trio.BusyResourceError):
+            await near.wait_send_all_might_not_block()
+        with pytest.raises(trio.BusyResourceError):
+            await near.send_eof()
+        nursery.cancel_scope.cancel()
+
+
+async def test_every_call_is_a_checkpoint_even_when_it_fails_or_ends() -> None:
+    near, far = open_virtual_connection_pair()
+    await far.aclose()
+    with trio.testing.assert_checkpoints():
+        assert await near.receive_some() == b""
+    with trio.testing.assert_checkpoints():
+        assert await near.receive_some() == b""
+    near, far = open_virtual_connection_pair()
+    with trio.testing.assert_checkpoints():
+        await near.send_all(b"")
+    with trio.testing.assert_checkpoints():
+        await near.send_eof()
+    with trio.testing.assert_checkpoints():
+        await near.send_eof()
+    with trio.testing.assert_checkpoints():
+        await near.aclose()
+    with trio.testing.assert_checkpoints():
+        await near.aclose()
+    with trio.testing.assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+        await near.send_eof()
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    near, far = open_virtual_connection_pair()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await far.receive_some()
+    await near.send_all(b"kept")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await far.receive_some()
+    assert await far.receive_some() == b"kept"
+
+
+async def test_closing_under_cancellation_closes() -> None:
+    near, far = open_virtual_connection_pair()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await near.aclose()
+    assert await far.receive_some() == b""
+
+
+async def test_the_peer_is_told_once_that_it_is_alone() -> None:
+    near, far = open_virtual_connection_pair()
+    reasons: list[str] = []
+    far.watch_peer(reasons.append)
+    await near.send_eof()
+    assert reasons == []
+    near.abort("gone for good")
+    await near.aclose()
+    assert reasons == ["gone for good"]
+    near, far = open_virtual_connection_pair()
+    await near.aclose()
+    far.watch_peer(reasons.append)
+    assert reasons[1:] == ["closed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"buffer_index": -1}, "buffer_index"),
+        ({"buffer_index": 15}, "buffer_index"),
+        ({"buffer_index": True}, "buffer_index"),
+        ({"buffer_index": "8"}, "buffer_index"),
+        ({"buffer_water_mark": -1}, "buffer_water_mark"),
+        ({"buffer_index": 0, "buffer_water_mark": 129}, "buffer_water_mark"),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, object], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} "):
+        open_virtual_connection_pair(**options)  # type: ignore[arg-type]
+
+
+@given(
+    writes=st.lists(st.binary(max_size=300), max_size=30),
+    reads=st.lists(st.integers(min_value=1, max_value=200), min_size=1),
+    mark=st.integers(min_value=0, max_value=128),
+    flushes=st.sets(st.integers(min_value=0, max_value=30)),
+)
+def test_bytes_arrive_whole_and_in_order_whatever_the_split(writes: list[bytes], reads: list[int], mark: int, flushes: set[int]) -> None:
+    async def main() -> bytes:
+        near, far = open_virtual_connection_pair(buffer_index=0, buffer_water_mark=mark)
+        got = bytearray()
+
+        async def write() -> None:
+            for i, data in enumerate(writes):
+                await far.send_all(data)
+                assert near.statistics().receiving.unread <= 128
+                if i in flushes:
+                    far.flush()
+            await far.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            for i in range(10_000):
+                data = await near.receive_some(reads[i % len(reads)])
+                if not data:
+                    break
+                assert len(data) <= reads[i % len(reads)]
+                got += data
+        return bytes(got)
+
+    assert trio.run(main) == b"".join(writes)

@@ -1,0 +1,30 @@
+"""A programmable HTTP proxy and gateway engine for trio, to which code in the same process connects with no socket at all."""
+
+from trio_tsconnect._version import __version__ as __version__
+from trio_tsconnect.engine import ConfigError as ConfigError
+from trio_tsconnect.engine import ConnectOptions as ConnectOptions
+from trio_tsconnect.engine import ConnectRefused as ConnectRefused
+from trio_tsconnect.engine import HttpConfig as HttpConfig
+from trio_tsconnect.engine import InvalidState as InvalidState
+from trio_tsconnect.engine import ListenConfig as ListenConfig
+from trio_tsconnect.engine import LogConfig as LogConfig
+from trio_tsconnect.engine import OriginConfig as OriginConfig
+from trio_tsconnect.engine import Plugin as Plugin
+from trio_tsconnect.engine import Proxy as Proxy
+from trio_tsconnect.engine import ProxyConfig as ProxyConfig
+from trio_tsconnect.engine import RemapRule as RemapRule
+from trio_tsconnect.engine import Session as Session
+from trio_tsconnect.engine import TlsFiles as TlsFiles
+from trio_tsconnect.engine import Transaction as Transaction
+from trio_tsconnect.engine import open_proxy as open_proxy
+from trio_tsconnect.log import JsonLinesLog as JsonLinesLog
+from trio_tsconnect.log import Log as Log
+from trio_tsconnect.log import LogRecord as LogRecord
+from trio_tsconnect.log import MemoryLog as MemoryLog
+from trio_tsconnect.message import Headers as Headers
+from trio_tsconnect.message import Request as Request
+from trio_tsconnect.message import Response as Response
+from trio_tsconnect.stream import ClientInfo as ClientInfo
+from trio_tsconnect.stream import TLSInfo as TLSInfo
+from trio_tsconnect.stream import VirtualConnection as VirtualConnection
+from trio_tsconnect.stream import open_virtual_connection_pair as open_virtual_connection_pair

@@ -1,0 +1,87 @@
+"""What the opener of a virtual connection says about it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from trio_tsconnect._util import public
+from trio_tsconnect.stream import ClientInfo, check_water_mark, window_of
+
+
+def _target(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    match value:
+        case (str(host), int(port)) if host and not isinstance(port, bool) and 0 < port <= 65535:
+            if host.isascii() and host.isprintable() and not set(host) & set(" /?#@[]\\"):
+                return
+    raise ValueError(f"{field.name} must be (host, port) with a host name or address and a port in 1..65535, not {value!r}")
+
+
+def _tag(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (not isinstance(value, str) or any(c in "\r\n " for c in value)):
+        raise ValueError(f"{field.name} must be text without CR, LF or space, not {value!r}")
+
+
+def _none_if_empty(tag: str | None) -> str | None:
+    return tag or None
+
+
+def _id(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{field.name} must be an int of signed 64 bits, not {value!r}")
+
+
+def _deadline(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value)):
+        raise ValueError(f"{field.name} must be an absolute trio time or None, not {value!r}")
+
+
+def _optional(kind: type) -> Any:
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{field.name} must be {kind.__name__} or None, not {value!r}")
+
+    return check
+
+
+def _buffer_index(_: object, _field: attrs.Attribute[Any], value: int) -> None:
+    window_of(value)
+
+
+def _water_mark(options: ConnectOptions, _field: attrs.Attribute[Any], value: int) -> None:
+    check_water_mark(value, window_of(options.buffer_index))
+
+
+@public("trio_tsconnect")
+@attrs.frozen(kw_only=True)
+class ConnectOptions:
+    """What the opener of a virtual connection says about it. `ValueError` names the field that is out of range.
+
+    Source: `TSHttpConnectOptions`; its `addr` is two options here, `target` and `client`.
+    """
+
+    target: tuple[str, int] | None = attrs.field(default=None, validator=_target)
+    """(host, port) where the connection is going when no remap rule matches; permission to go there for this connection."""
+    client: ClientInfo | None = attrs.field(default=None, validator=_optional(ClientInfo))
+    """On whose behalf the requests come; front ends always say."""
+    tag: str | None = attrs.field(default=None, converter=_none_if_empty, validator=_tag)
+    """Who opens it, in the opener's words, for the log; "" is None."""
+    id: int = attrs.field(default=0, validator=_id)
+    """The opener's number for it, for the log; signed 64 bit, 0 means not set."""
+    internal: bool | None = attrs.field(default=None, validator=_optional(bool))
+    """Whether the request is the process's own. None: True unless `client` is given."""
+    buffer_index: int = attrs.field(default=8, validator=_buffer_index)
+    """0..14: each direction holds at most `128 << buffer_index` unread bytes."""
+    buffer_water_mark: int = attrs.field(default=0, validator=_water_mark)
+    """Bytes, 0 to that window: how many wake the opener at once, unless the engine has reason to flush before."""
+    deadline: float | None = attrs.field(default=None, validator=_deadline)
+    """Absolute trio time at which whatever is going on on this connection ends, with 504; None for no deadline."""
+
+    @property
+    def is_internal(self) -> bool:
+        """What `internal` comes to."""
+        return self.client is None if self.internal is None else self.internal

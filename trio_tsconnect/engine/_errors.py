@@ -1,0 +1,37 @@
+"""What can go wrong, as types: whose fault it is is the type, and the rest are attributes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from trio_tsconnect._util import public
+from trio_tsconnect.message import Failure, MessageError
+
+RefusalReason = Literal["closed", "draining", "depth", "descendants", "concurrency"]
+
+
+@public("trio_tsconnect")
+class ConnectRefused(Exception):
+    """`connect` made no connection. Nothing was started and nothing needs closing."""
+
+    reason: RefusalReason
+    """`closed` or `draining` (the proxy), `depth`, `descendants` or `concurrency` (a budget is spent)."""
+
+    def __init__(self, reason: RefusalReason) -> None:
+        super().__init__(f"the connection was refused: {reason}")
+        self.reason = reason
+
+
+@public("trio_tsconnect")
+class InvalidState(Exception):
+    """Something was asked of a transaction that its state does not allow; the message names the state."""
+
+
+class TransactionFailure(Exception):
+    """Ends a transaction: what failed, and one sentence for the client and the log. Never leaves the engine."""
+
+    def __init__(self, failure: Failure | MessageError, detail: str = "", *, plugin: str | None = None) -> None:
+        super().__init__(detail or str(failure))
+        self.failure = failure
+        self.detail = detail or (failure.detail if isinstance(failure, MessageError) else failure.value.replace("_", " "))
+        self.plugin = plugin

@@ -1,0 +1,159 @@
+"""The way of one transaction, read from top to bottom.
+
+The law: here is the sequence and nothing else. What HTTP means is asked of `message/`, bytes are left to `stream/`, and every way of
+failing leaves through one `TransactionFailure`, so that `run_transaction` is the only place that answers one.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._exchange import exchange
+from trio_tsconnect.engine._hooks import fire, fire_closing
+from trio_tsconnect.engine._record import make_record
+from trio_tsconnect.engine._respond import send_answer, send_failure
+from trio_tsconnect.engine._route import choose_origin, remap
+from trio_tsconnect.engine._states import State
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.message import (
+    BadRequest,
+    Failure,
+    Framing,
+    MessageError,
+    check_expect,
+    keep_alive,
+    retry_safe,
+)
+from trio_tsconnect.stream import IncompleteMessage
+
+logger = logging.getLogger("trio_tsconnect")
+
+
+async def run_transaction(txn: Transaction) -> None:
+    """Serve one request; `txn.keep_alive` says whether another may follow. Whatever happens, one record is written."""
+    try:
+        try:
+            with txn.watch.scope:
+                await _transact(txn)
+            txn.watch.check()
+        except TransactionFailure as failure:
+            await send_failure(txn, failure)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        txn.keep_alive = False
+        txn.end("client", Failure.CLIENT_GONE.value)
+    except trio.Cancelled:
+        txn.keep_alive = False
+        txn.end(*txn.session.cancel_cause)
+        raise
+    except Exception:
+        logger.exception("transaction %d failed inside the engine", txn.number)
+        txn.keep_alive = False
+        txn.end("proxy", Failure.INTERNAL.value)
+    finally:
+        await _close(txn)
+
+
+async def _transact(txn: Transaction) -> None:
+    hooks = txn.hooks
+    _set_bounds(txn)
+    await fire(txn, hooks.transaction_start)
+    if txn.session.failure is not None:
+        raise txn.session.failure
+
+    await _read_request(txn)
+    await fire(txn, hooks.read_request)
+    if txn.answer is not None:
+        return await send_answer(txn)
+
+    txn.enter(State.REMAP)
+    await fire(txn, hooks.pre_remap)
+    if txn.answer is not None:
+        return await send_answer(txn)
+    remap(txn)
+    await fire(txn, txn.hooks.post_remap)
+    if txn.answer is not None:
+        return await send_answer(txn)
+
+    _check_expectations(txn)
+    await _ask_origin(txn)
+
+
+def _set_bounds(txn: Transaction) -> None:
+    if txn.session.deadline is not None:
+        txn.watch.bound(txn.session.deadline, Failure.DEADLINE)
+    if txn.config.transaction_timeout is not None:
+        txn.watch.bound(txn.started + txn.config.transaction_timeout, Failure.TRANSACTION_TIMEOUT)
+
+
+async def _read_request(txn: Transaction) -> None:
+    http = txn.session.http
+    txn.watch.arm(Failure.HEADER_TIMEOUT, txn.config.header_timeout)
+    try:
+        request = await http.read_request()
+    except BadRequest as exc:
+        txn.method, txn.url, txn.version = http.seen_request_line()
+        raise TransactionFailure(exc) from None
+    except IncompleteMessage:
+        txn.method, txn.url, txn.version = http.seen_request_line()
+        raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
+    txn.watch.disarm()
+    txn.request = request
+    txn.method, txn.url, txn.version = request.method, request.target, request.version
+    txn.wants_keep_alive = keep_alive(request.version, request.headers)
+
+
+def _check_expectations(txn: Transaction) -> None:
+    """What can be refused before an origin is troubled."""
+    body, limit = txn.session.http.body, txn.config.max_request_body
+    if limit is not None and body.framing is Framing.LENGTH and body.length > limit:
+        raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+    if "expect" in txn.request.headers:
+        if txn.version == "1.0":  # RFC 9110 §10.1.1: an HTTP/1.0 client cannot expect anything
+            del txn.request.headers["expect"]
+        elif txn.config.unknown_expect == "refuse":
+            try:
+                check_expect(txn.request)
+            except MessageError as exc:
+                raise TransactionFailure(exc) from None
+
+
+async def _ask_origin(txn: Transaction) -> None:
+    origin = choose_origin(txn)
+    pool = txn.proxy.pool
+    retryable = retry_safe(txn.request, body=txn.session.http.body)
+    while True:
+        txn.enter(State.ACQUIRE_ORIGIN)
+        connection = await pool.acquire(origin, txn.origin_config, fresh=txn.attempts > 0)
+        txn.origin = connection
+        txn.origin_id, txn.origin_reused = connection.id, connection.reused
+        txn.attempts += 1
+        try:
+            await exchange(txn, connection)
+            return
+        except TransactionFailure as failed:
+            again = failed.failure is Failure.ORIGIN_CLOSED and connection.reused and retryable and not txn.interim_sent
+            if not again or txn.attempts > txn.origin_config.retries:
+                raise
+        await drop_origin(txn)
+
+
+async def drop_origin(txn: Transaction) -> None:
+    """Close the origin connection that a transaction still has."""
+    if (connection := txn.origin) is not None:
+        txn.origin = None
+        await txn.proxy.pool.discard(connection)
+
+
+async def _close(txn: Transaction) -> None:
+    """Stage 8: nothing is held any more, the record is written, the last hook runs."""
+    try:
+        await drop_origin(txn)
+    finally:
+        if txn.state is not State.RELEASE:
+            txn.enter(State.RELEASE)
+        txn.proxy.log.write(make_record(txn))
+        txn.enter(State.CLOSED)
+        await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)

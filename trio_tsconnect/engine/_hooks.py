@@ -1,0 +1,52 @@
+"""Running hooks: in order, one after the other, and with each failure on its plugin's account."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._plugin import HookMethod, plugin_name
+from trio_tsconnect.engine._session import Session
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.message import Failure
+
+logger = logging.getLogger("trio_tsconnect")
+
+
+async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
+    """Run the hooks of one kind on a transaction. An exception in one becomes a `TransactionFailure` that names its plugin."""
+    for method in methods:
+        txn.plugin_name = plugin_name(method)
+        try:
+            await method(txn)
+        except TransactionFailure:
+            raise
+        except Exception as exc:
+            raise blame(txn, method, exc) from exc
+        finally:
+            txn.plugin_name = ""
+
+
+def blame(txn: Transaction, method: HookMethod, exc: Exception) -> TransactionFailure:
+    """Put an exception on its plugin's account, in the record and in the process's log."""
+    name = plugin_name(method)
+    hook = getattr(method, "__name__", "hook")
+    txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": f"{type(exc).__name__}: {exc}"}
+    logger.error("plugin %s failed in %s (transaction %d)", name, hook, txn.number, exc_info=exc)
+    return TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
+
+
+async def fire_closing(subject: Session | Transaction, methods: tuple[HookMethod, ...], seconds: float) -> None:
+    """Run the hooks that end something: shielded, bounded, and whatever they raise is only logged."""
+    if not methods:
+        return
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
+        for method in methods:
+            try:
+                await method(subject)
+            except Exception:
+                logger.exception("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"))
+    if scope.cancelled_caught:
+        logger.error("closing hooks of %r took longer than %g s and were cut short", subject, seconds)

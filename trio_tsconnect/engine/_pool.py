@@ -1,0 +1,227 @@
+"""Connections to origins, kept for the next request.
+
+The law: what happens is decided in one synchronous piece, with no await between looking and taking; I/O comes after, and whatever
+interrupts it gives back what was taken. So the counts are right at every checkpoint, and a cancel leaks nothing.
+
+A connection is in one of three hands: idle here, with a transaction, or on its way to a transaction that waits for it. `_Place.taken`
+counts the last two and the attempts to connect; with the idle ones it never exceeds the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._options import OriginConfig
+from trio_tsconnect.engine._origin import Origin
+from trio_tsconnect.message import Failure
+from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, has_input
+
+
+@attrs.define(eq=False)
+class OriginConnection:
+    """One connection to an origin, while a transaction has it."""
+
+    origin: Origin
+    stream: trio.abc.Stream
+    http: HTTP1Client
+    id: int
+    uses: int = 0
+    idle_until: float = 0.0
+
+    @property
+    def reused(self) -> bool:
+        """Whether another request went over it before."""
+        return self.uses > 1
+
+
+class _Waiter:
+    """A transaction in line. What it waits for is put into its hand: a connection, or None, the right to make one."""
+
+    __slots__ = ("granted", "given", "wake")
+
+    def __init__(self) -> None:
+        self.wake = trio.Event()
+        self.granted = False
+        self.given: OriginConnection | None = None
+
+
+class _Place:
+    """What the pool has of one origin."""
+
+    __slots__ = ("idle", "line", "taken")
+
+    def __init__(self) -> None:
+        self.idle: deque[OriginConnection] = deque()  # the most recently used at the right
+        self.line: deque[_Waiter] = deque()
+        self.taken = 0
+
+
+@attrs.frozen(kw_only=True)
+class PoolStatistics:
+    """What a pool holds at this moment."""
+
+    idle: int
+    """Connections that wait for a request."""
+    taken: int
+    """Connections that serve one, or are being made for one."""
+    waiting: int
+    """Transactions that wait for a connection."""
+
+
+class Pool:
+    """All connections of a proxy to its origins."""
+
+    def __init__(self, next_id: Callable[[], int], limits: HeadLimits, parser: Parser) -> None:
+        self._next_id = next_id
+        self._limits = limits
+        self._parser = parser
+        self._places: dict[Origin, _Place] = {}
+        self._closed = False
+        self._rested = trio.Event()  # set when a connection becomes idle while none was
+
+    async def acquire(self, origin: Origin, config: OriginConfig, *, fresh: bool = False) -> OriginConnection:
+        """A connection for one request. `TransactionFailure` when there is none to be had: 502, 503 or 504."""
+        place = self._places.get(origin)
+        if place is None:
+            place = self._places[origin] = _Place()
+        stale: list[OriginConnection] = []
+        connection = None if fresh else self._take_idle(place, stale)
+        if connection is None and not self._take_room(place, config, stale):
+            connection = await self._wait(origin, place, config)
+        try:  # from here on one of `taken` is this transaction's
+            for dead in stale:
+                await trio.aclose_forcefully(dead.stream)
+            if connection is None:
+                connection = await self._connect(origin, config)
+        except BaseException:
+            self._give_room(origin, place)
+            raise
+        connection.uses += 1
+        return connection
+
+    def _take_idle(self, place: _Place, stale: list[OriginConnection]) -> OriginConnection | None:
+        while place.idle:
+            connection = place.idle.pop()
+            if not has_input(connection.stream):  # an idle origin has nothing to say: it has closed, or is out of step
+                place.taken += 1
+                return connection
+            stale.append(connection)
+        return None
+
+    def _take_room(self, place: _Place, config: OriginConfig, stale: list[OriginConnection]) -> bool:
+        if place.taken + len(place.idle) >= config.max_connections:
+            if not place.idle:
+                return False
+            stale.append(place.idle.popleft())
+        place.taken += 1
+        return True
+
+    async def _wait(self, origin: Origin, place: _Place, config: OriginConfig) -> OriginConnection | None:
+        waiter = _Waiter()
+        place.line.append(waiter)
+        try:
+            with trio.move_on_after(config.wait_timeout):
+                await waiter.wake.wait()
+        except BaseException:
+            if not waiter.granted:
+                place.line.remove(waiter)
+            else:
+                self._give_room(origin, place)
+                if waiter.given is not None:
+                    await trio.aclose_forcefully(waiter.given.stream)
+            raise
+        if not waiter.granted:
+            place.line.remove(waiter)
+            raise TransactionFailure(Failure.ORIGIN_BUSY, "All connections to the origin are in use.")
+        return waiter.given
+
+    async def _connect(self, origin: Origin, config: OriginConfig) -> OriginConnection:
+        with trio.move_on_after(config.connect_timeout) as scope:
+            stream = await origin.open()
+        if scope.cancelled_caught:
+            raise TransactionFailure(Failure.ORIGIN_CONNECT_TIMEOUT, "The origin did not accept a connection in time.")
+        http = HTTP1Client(stream, limits=self._limits, parser=self._parser)
+        return OriginConnection(origin, stream, http, self._next_id())
+
+    def _give_room(self, origin: Origin, place: _Place) -> None:
+        """One fewer is taken: the first in line may connect."""
+        place.taken -= 1
+        if place.line:
+            self._grant(place, None)
+        elif not place.taken and not place.idle:
+            self._places.pop(origin, None)
+
+    def _grant(self, place: _Place, connection: OriginConnection | None) -> None:
+        waiter = place.line.popleft()
+        waiter.granted, waiter.given = True, connection
+        place.taken += 1
+        waiter.wake.set()
+
+    def release(self, connection: OriginConnection, config: OriginConfig) -> bool:
+        """Take back a connection that is ready for another request; False when it is not to be kept: then `discard` it."""
+        place = self._places[connection.origin]
+        most_idle = config.max_connections if config.max_idle is None else config.max_idle
+        if self._closed or not config.keep_alive_timeout:
+            return False
+        if place.line:
+            place.taken -= 1
+            self._grant(place, connection)
+            return True
+        if len(place.idle) >= most_idle:
+            return False
+        connection.idle_until = trio.current_time() + config.keep_alive_timeout
+        place.taken -= 1
+        place.idle.append(connection)
+        if not self._rested.is_set():
+            self._rested.set()
+        return True
+
+    async def discard(self, connection: OriginConnection) -> None:
+        """Close a connection that is of no more use, at once; also when cancelled."""
+        self._give_room(connection.origin, self._places[connection.origin])
+        await trio.aclose_forcefully(connection.stream)
+
+    async def run(self) -> None:
+        """Close connections that have been idle for too long, until cancelled; then all idle ones."""
+        try:
+            while True:
+                await self._rested.wait()
+                next_end = await self._close_idle(trio.current_time())
+                if next_end == math.inf:
+                    self._rested = trio.Event()
+                else:
+                    await trio.sleep_until(next_end)
+        finally:
+            self._closed = True
+            await self._close_idle(math.inf)
+
+    async def _close_idle(self, now: float) -> float:
+        """Close what is due; the time at which something will be due next."""
+        due: list[OriginConnection] = []
+        next_end = math.inf
+        for origin, place in list(self._places.items()):
+            while place.idle and place.idle[0].idle_until <= now:
+                due.append(place.idle.popleft())
+            if place.idle:
+                next_end = min(next_end, place.idle[0].idle_until)
+            elif not place.taken and not place.line:
+                del self._places[origin]
+        for connection in due:
+            with trio.CancelScope(shield=True):  # closing by force waits for nothing
+                await trio.aclose_forcefully(connection.stream)
+        return next_end
+
+    def statistics(self) -> PoolStatistics:
+        """What the pool holds at this moment."""
+        places = self._places.values()
+        return PoolStatistics(
+            idle=sum(len(place.idle) for place in places),
+            taken=sum(place.taken for place in places),
+            waiting=sum(len(place.line) for place in places),
+        )

@@ -1,0 +1,80 @@
+"""What an intermediary does to the heads it sends on: the rules of `message/`, in their order."""
+
+from __future__ import annotations
+
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.message import (
+    Body,
+    Framing,
+    Response,
+    add_forwarded,
+    add_via,
+    expects_continue,
+    frame_request,
+    frame_response,
+    http_date,
+    strip_hop_by_hop,
+)
+
+
+def prepare_request(txn: Transaction) -> None:
+    """Make the request what the origin gets, before the first attempt: fields of this hop out, ours in, the origin's name as Host."""
+    request, headers = txn.request, txn.request.headers
+    client_host = headers.get(b"host")
+    strip_hop_by_hop(headers)
+    txn.expects_continue = expects_continue(request)
+    if txn.uri is not None and not (txn.rule.preserve_host if txn.rule else txn.session.target is not None):
+        headers[b"Host"] = txn.uri.authority
+    elif client_host is None and txn.uri is not None:
+        headers[b"Host"] = txn.uri.authority
+    add_forwarded(
+        headers,
+        address=txn.client.host,
+        scheme=txn.client.scheme,
+        host=client_host,
+        trust=txn.config.trust_forwarded,
+        style=txn.config.forwarded,
+    )
+    if txn.config.via:
+        add_via(headers, request.version, txn.config.via)
+    frame_request(request, txn.session.http.body)
+
+
+def clean_response(txn: Transaction, response: Response) -> None:
+    """Take this hop's fields out of an origin's response and put ours in; interim ones too."""
+    strip_hop_by_hop(response.headers)
+    if response.status >= 200:
+        if txn.config.via:
+            add_via(response.headers, response.version, txn.config.via)
+        add_date(txn, response)
+
+
+def add_date(txn: Transaction, response: Response) -> None:
+    """RFC 9110 §6.6.1: whoever has a clock adds the Date that is missing."""
+    if b"date" not in response.headers:
+        response.headers.add(b"Date", http_date(txn.proxy.wall_time()))
+
+
+def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
+    """Decide the framing towards the client and whether its connection goes on, and say so in the head (RFC 9112 §9.3, §9.6)."""
+    method = txn.method or "GET"
+    framed = frame_response(method, txn.version, response, body)
+    headers = response.headers
+    txn.keep_alive = (
+        txn.wants_keep_alive and framed.framing is not Framing.CLOSE and not txn.session.is_last_request and _body_allows_keep_alive(txn)
+    )
+    if not txn.keep_alive:
+        headers[b"Connection"] = b"close"
+    elif txn.version == "1.0":
+        headers[b"Connection"] = b"keep-alive"
+    return framed
+
+
+def _body_allows_keep_alive(txn: Transaction) -> bool:
+    """Whether what is left of the request body will be read, so that the next request can be found."""
+    http = txn.session.http
+    if http.body_complete:
+        return True
+    if txn.expects_continue and not txn.interim_sent and not http.buffered:
+        return False  # a client that waits for 100 may send the body or not (RFC 9110 §10.1.1)
+    return txn.sending_body or (http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body)

@@ -1,0 +1,239 @@
+"""The engine: what holds sessions, the pool, the plugins and the log together, and the context that they live in.
+
+The law: no nursery is hidden in an object. `open_proxy` owns the nursery; a `Proxy` only knows where to put its tasks while it is open.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_tsconnect._util import public
+from trio_tsconnect.engine._config import ProxyConfig
+from trio_tsconnect.engine._connect import ConnectOptions
+from trio_tsconnect.engine._errors import ConnectRefused
+from trio_tsconnect.engine._flow import run_transaction
+from trio_tsconnect.engine._hooks import fire_closing
+from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
+from trio_tsconnect.engine._pool import Pool
+from trio_tsconnect.engine._remap import RemapTable
+from trio_tsconnect.engine._session import Session
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.log import JsonLinesLog, Log, LogRecord, StderrLog
+from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, make_pair, window_of
+
+logger = logging.getLogger("trio_tsconnect")
+_ids = itertools.count(1)
+
+
+@public("trio_tsconnect")
+class Proxy:
+    """The engine. `open_proxy` makes one; it serves until that context ends."""
+
+    def __init__(self, config: ProxyConfig, hooks: Hooks, log: Log, nursery: trio.Nursery) -> None:
+        self.config = config
+        """What it was opened with."""
+        # what follows is the engine's
+        self.hooks = hooks
+        self.log = log
+        self.remap = RemapTable(config.remap)
+        self.head_limits = HeadLimits(
+            request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields
+        )
+        self.pool = Pool(self.next_id, self.head_limits, config.http.parser)
+        self.draining = False
+        self.closed = False
+        self._nursery = nursery
+        self._sessions: set[Session] = set()
+        self._idle = trio.Event()
+        self._idle.set()
+
+    # --------------------------------------------------------------------------------------------------------------- the two verbs
+
+    async def serve_stream(self, stream: trio.abc.Stream, *, client: ClientInfo | None = None) -> None:
+        """Run an HTTP/1 session on a stream until it ends, and close the stream.
+
+        `client`: who is at the other end, where the caller knows better than the stream. Never raises but for a cancellation, which cancels
+        the transaction in progress (its record is still written). On a proxy that is closing the stream is closed at once. A handler for
+        `trio.serve_listeners` as it is.
+        """
+        if self.draining:
+            await close_gently(stream, 0)
+            return
+        session = Session(self, stream, client)
+        self._admit(session)
+        await session.run()
+
+    def connect(self, options: ConnectOptions | None = None) -> VirtualConnection:
+        """Open a virtual connection to the engine: write a request, read the response. Synchronous; nothing blocks.
+
+        The session at the other end is a task of the proxy's nursery. The connection is the caller's to close; closing it fully while a
+        transaction is in progress cancels that transaction, `send_eof` does not. Raises `ConnectRefused` on a proxy that is closing or closed.
+        Source: `TSHttpConnectPlugin`.
+        """
+        return self._open(options or ConnectOptions(), None)
+
+    def _open(self, options: ConnectOptions, parent: Transaction | None) -> VirtualConnection:
+        if self.closed:
+            raise ConnectRefused("closed")
+        if self.draining:
+            raise ConnectRefused("draining")
+        identity = Identity(
+            tag=options.tag,
+            id=options.id,
+            internal=options.is_internal,
+            opener_address=_opener_address(options),
+            peer_address=options.target or ("virtual", 0),
+            client=options.client,
+        )
+        ours, theirs = make_pair(identity, window_of(options.buffer_index), options.buffer_water_mark)
+        session = Session(self, theirs, options.client, options, parent)
+        self._admit(session)
+        self._nursery.start_soon(session.run, name=f"session {session.number}")
+        return ours
+
+    @staticmethod
+    def next_id() -> int:
+        """A number that is unique in this process and never 0: for a front end's connections, a plugin's requests, the rows of its own log."""
+        return next(_ids)
+
+    # ------------------------------------------------------------------------------------------------------------------- the books
+
+    def _admit(self, session: Session) -> None:
+        if not self._sessions:
+            self._idle = trio.Event()
+        self._sessions.add(session)
+
+    def forget(self, session: Session) -> None:
+        """A session has ended."""
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._idle.set()
+
+    def new_transaction(self, session: Session) -> Transaction:
+        """The next request of a session."""
+        return Transaction(session, self.next_id())
+
+    async def run_transaction(self, txn: Transaction) -> None:
+        """Serve it."""
+        await run_transaction(txn)
+
+    async def fire_closing(self, session: Session, methods: tuple[HookMethod, ...]) -> None:
+        """Run a session's closing hooks."""
+        await fire_closing(session, methods, self.config.http.close_timeout)
+
+    def wall_time(self) -> float:
+        """The time of day in Unix seconds."""
+        return time.time()
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no more sessions, end the idle ones, and wait so long for the rest; whether all have ended.
+
+        Sessions that are served go on to the end of their transaction, whose response says `Connection: close`.
+        """
+        self.draining = True
+        for session in list(self._sessions):
+            session.stop_idling()
+        with trio.move_on_after(seconds):
+            await self._idle.wait()
+        return not self._sessions
+
+    async def _end(self) -> None:
+        """Cancel what is left, wherever its task lives, and wait until it has ended."""
+        self.draining = self.closed = True
+        for session in list(self._sessions):
+            session.cancel("proxy", "closed")
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.config.http.close_timeout):
+            await self._idle.wait()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "draining" if self.draining else "open"
+        return f"<Proxy {state}, {len(self._sessions)} sessions>"
+
+
+def _opener_address(options: ConnectOptions) -> tuple[str, int]:
+    if options.client is None:
+        return ("virtual", 0)
+    return (options.client.host, options.client.port or 0)
+
+
+class _Nowhere(Log):
+    """No log was asked for."""
+
+    def __init__(self) -> None:
+        self._closed = trio.Event()
+
+    def write(self, record: LogRecord) -> None:
+        """Forget it."""
+
+    async def run(self) -> None:
+        """Wait for the end."""
+        await self._closed.wait()
+
+    def close(self) -> None:
+        """End."""
+        self._closed.set()
+
+
+def _open_log(config: ProxyConfig) -> Log:
+    if config.log is None:
+        return _Nowhere()
+    if config.log.path is None:
+        return StderrLog(flush_interval=config.log.flush_interval)
+    return JsonLinesLog(config.log.path, flush_interval=config.log.flush_interval)
+
+
+@asynccontextmanager
+async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plugin] = (), log: Log | None = None) -> AsyncIterator[Proxy]:
+    """Open an engine for the length of a `with` block.
+
+    `plugins` come after those of the configuration. `log`: where records go; None: what `config.log` says, else nowhere. When the body returns
+    the proxy drains for `config.http.drain_timeout`, then cancels. When the body raises or is cancelled, it cancels at once; the body's
+    exception leaves as it is, not in a group. `ConfigError` and `OSError` (a log that cannot be opened) are raised before anything runs.
+    """
+    config = config or ProxyConfig()
+    hooks = Hooks((*config.plugins, *plugins))
+    records = log or _open_log(config)
+    error: BaseException | None = None
+    async with trio.open_nursery() as log_nursery:
+        log_nursery.start_soon(_run_log, records, name="log")
+        try:
+            async with trio.open_nursery() as nursery:
+                proxy = Proxy(config, hooks, records, nursery)
+                nursery.start_soon(proxy.pool.run, name="origin pool")
+                for plugin in hooks.plugins:
+                    if type(plugin).run is not Plugin.run:
+                        nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")
+                try:
+                    yield proxy
+                    await proxy.drain(config.http.drain_timeout)
+                except BaseException as exc:
+                    error = exc
+                try:
+                    await proxy._end()
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            records.close()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+
+
+async def _run_log(log: Log) -> None:
+    with trio.CancelScope(shield=True):  # records of what a cancellation ends are still to come; close() ends it
+        await log.run()
+
+
+async def _run_plugin(plugin: Plugin, proxy: Proxy) -> None:
+    try:
+        await plugin.run(proxy)
+    except Exception:
+        logger.exception("plugin %s ended in run()", type(plugin).__name__)

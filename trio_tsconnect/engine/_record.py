@@ -1,0 +1,45 @@
+"""From a transaction to its record: the one place that says which fact goes into which field."""
+
+from __future__ import annotations
+
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.log import Ended, LogRecord
+
+
+def make_record(txn: Transaction) -> LogRecord:
+    """The record of a transaction that has ended."""
+    session = txn.session
+    client = session.client
+    protocol = client.protocol
+    if protocol == "http/1.1" and txn.version == "1.0":
+        protocol = "http/1.0"
+    return LogRecord(
+        time=txn.wall_time,
+        session=session.number,
+        client_connection=client.connection or session.number,
+        stream=client.stream,
+        transaction=txn.number,
+        parent=txn.parent.number if txn.parent else None,
+        root=txn.root.number,
+        depth=txn.depth,
+        detached=session.detached,
+        client_address=None if client.host in ("", "unknown") else client.host,
+        client_protocol=protocol,
+        tag=session.tag,
+        id=session.id,
+        internal=session.internal,
+        method=txn.method,
+        url=txn.url,
+        origin_url=txn.origin_url,
+        remap_rule=txn.rule.from_ if txn.rule else None,
+        status=txn.status,
+        origin_status=txn.origin_status,
+        request_bytes=txn.request_bytes,
+        response_bytes=txn.response_bytes,
+        origin_connection=txn.origin_id,
+        origin_reused=txn.origin_reused,
+        attempts=txn.attempts,
+        milestones=dict(txn.milestones),
+        ended=txn.ended or Ended("proxy", "complete", txn.state.value),
+        plugin=dict(txn.plugin_log),
+    )

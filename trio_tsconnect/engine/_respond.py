@@ -1,0 +1,100 @@
+"""Answers that no origin gives: a plugin's, and those of failures."""
+
+from __future__ import annotations
+
+import trio
+
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._hooks import fire
+from trio_tsconnect.engine._prepare import add_date, frame_for_client
+from trio_tsconnect.engine._states import State
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.message import EMPTY_BODY, NO_BODY, Body, Failure, Framing, Response, error_page, has_no_content, outcome
+from trio_tsconnect.stream import IncompleteMessage, abort
+
+
+async def send_answer(txn: Transaction) -> None:
+    """Send what a plugin has answered (`txn.response`, `txn.answer`)."""
+    txn.enter(State.SEND_RESPONSE)
+    await fire(txn, txn.hooks.send_response)
+    await _send(txn, txn.response, txn.answer or b"")
+    txn.end("plugin", "responded")
+
+
+async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
+    """Answer a failure as its outcome says; cut a response that has begun, so that the client can tell."""
+    result = outcome(failed.failure)
+    txn.end(result.by, result.why)
+    if (connection := txn.origin) is not None:
+        txn.origin = None
+        await txn.proxy.pool.discard(connection)
+    if result.status is None or txn.response_begun:
+        txn.keep_alive = False
+        if txn.response_begun:
+            abort(txn.session.stream, result.why)
+            txn.session.broken = True
+        return
+    page, content_type = error_page(result.status, failed.detail)
+    response = Response(result.status, [("Content-Type", content_type), ("Cache-Control", "no-store")])
+    if failed.failure is not Failure.NO_REMAP_RULE and (result.by == "client" or not txn.has_request):
+        txn.wants_keep_alive = False  # what follows on this connection cannot be relied on
+    with trio.move_on_after(txn.config.inactivity_timeout) as scope:
+        await _send_failure_response(txn, response, page)
+    if scope.cancelled_caught:
+        txn.keep_alive = False
+
+
+async def _send_failure_response(txn: Transaction, response: Response, page: bytes) -> None:
+    txn.response = response
+    if txn.state is not State.SEND_RESPONSE:
+        txn.enter(State.SEND_RESPONSE)
+    try:
+        await fire(txn, txn.hooks.send_response)
+    except TransactionFailure:
+        if txn.response_begun:
+            raise
+        txn.response = response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
+        page = error_page(500, "A plugin failed.")[0]
+    await _send(txn, txn.response, page)
+
+
+async def _send(txn: Transaction, response: Response, content: bytes) -> None:
+    http = txn.session.http
+    add_date(txn, response)
+    silent = has_no_content(txn.method or "GET", response.status)
+    if silent and txn.method == "HEAD" and response.status not in (204, 304) and b"content-length" not in response.headers:
+        response.headers[b"Content-Length"] = b"%d" % len(content)
+    body = NO_BODY if silent else Body(Framing.LENGTH, len(content)) if content else EMPTY_BODY
+    body = frame_for_client(txn, response, body)
+    txn.status = response.status
+    txn.response_begun = True
+    http.queue_response(response, body)
+    if body.framing is not Framing.NONE and body.length:
+        http.queue_body(content)
+        txn.response_bytes += len(content)
+    http.queue_end()
+    txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
+    await http.drain()
+    txn.response_complete = True
+    if txn.keep_alive:
+        await finish_request(txn)
+
+
+async def finish_request(txn: Transaction) -> None:
+    """Read and drop what is left of the request body, within bounds; past them the connection does not go on."""
+    http = txn.session.http
+    if http.body_complete:
+        return
+    left = txn.config.drain_body
+    with trio.move_on_after(txn.config.linger_timeout):
+        try:
+            while piece := await http.receive_body():
+                txn.request_bytes += len(piece)
+                left -= len(piece)
+                if left < 0:
+                    break
+        except (IncompleteMessage, trio.BrokenResourceError):
+            pass
+        except Exception as exc:
+            raise TransactionFailure(Failure.BAD_REQUEST, str(exc)) from exc
+    txn.keep_alive = txn.keep_alive and http.body_complete

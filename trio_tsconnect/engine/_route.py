@@ -1,0 +1,70 @@
+"""Where a request goes: the remap table first, then the connection's target, then, if that is allowed, the request's own authority."""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._origin import TLS, Origin, TCPOrigin, UnixOrigin
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.message import BadRequest, Failure, TargetURI, target_uri, via_names
+
+_TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+
+def remap(txn: Transaction) -> None:
+    """Decide the target URI; from here on it is the request's target. `TransactionFailure` when there is nowhere to go."""
+    proxy, request = txn.proxy, txn.request
+    try:
+        uri = target_uri(request, scheme=txn.client.scheme)
+    except BadRequest as exc:
+        raise TransactionFailure(exc) from None
+    txn.url = str(uri)
+    if txn.config.via and txn.config.via in via_names(request.headers):
+        raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
+    if request.method == "CONNECT":
+        raise TransactionFailure(Failure.CONNECT_DENIED, "CONNECT is not permitted.")
+    match = proxy.remap.match(uri)
+    if match is not None:
+        rule = txn.rule = match.rule
+        txn.uri = match.target
+        if rule.config:
+            txn.config, txn.origin_config = rule.http_config(txn.config), rule.origin_config(txn.origin_config)
+        else:
+            txn.origin_config = rule.origin_config(txn.origin_config)
+    elif txn.session.target is None and txn.config.remap_required:
+        raise TransactionFailure(Failure.NO_REMAP_RULE, f"No rule says where {txn.url} is to be had.")
+    else:
+        txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
+    request.target = txn.origin_url = str(txn.uri)
+
+
+def choose_origin(txn: Transaction) -> Origin:
+    """The origin of the request's target, which a plugin may have changed since `remap`. It also settles `txn.uri`."""
+    target = txn.request.target
+    rule, uri = txn.rule, txn.uri
+    if uri is None or target != txn.origin_url:
+        try:
+            uri = TargetURI.parse(target)
+        except ValueError as exc:
+            raise TransactionFailure(Failure.INTERNAL, f"The target that a plugin has set is no URI: {exc}.") from None
+        uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
+        rule = rule if rule is not None and (uri.host, uri.port) == (rule.target.host, rule.target.port) else None
+        txn.uri, txn.origin_url = uri, str(uri)
+    config = txn.origin_config
+    tls = None
+    if uri.scheme == "https":
+        name = _server_name(txn, uri, preserve=rule is not None and rule.preserve_host)
+        tls = TLS(name, config.verify, config.ca_file)
+    if rule is not None and rule.unix is not None:
+        return UnixOrigin(rule.unix, tls)
+    if txn.rule is None and txn.session.target is not None:
+        host, port = txn.session.target
+        return TCPOrigin(host, port, tls)
+    return TCPOrigin(uri.host, uri.port, tls)
+
+
+def _server_name(txn: Transaction, uri: TargetURI, *, preserve: bool) -> str:
+    if preserve and (host := txn.request.headers.get("host")):
+        return host.rpartition(":")[0] or host if not host.endswith("]") else host
+    return uri.host

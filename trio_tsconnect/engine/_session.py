@@ -1,0 +1,153 @@
+"""One client stream: its requests one after another, until one side has had enough.
+
+The law: a session never raises. Whatever ends it, its stream is closed, its transaction has its record, and it is off the proxy's books.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_tsconnect._util import public
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._plugin import plugin_name
+from trio_tsconnect.message import Failure
+from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, describe_client, watch_peer
+
+if TYPE_CHECKING:
+    from trio_tsconnect.engine._connect import ConnectOptions
+    from trio_tsconnect.engine._proxy import Proxy
+    from trio_tsconnect.engine._transaction import Transaction
+
+logger = logging.getLogger("trio_tsconnect")
+
+
+@public("trio_tsconnect")
+class Session:
+    """One client stream, over a socket or virtual. Hooks get it; nobody else makes one."""
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        stream: trio.abc.Stream,
+        client: ClientInfo | None,
+        options: ConnectOptions | None = None,
+        parent: Transaction | None = None,
+    ) -> None:
+        self.proxy = proxy
+        self.number = proxy.next_id()
+        """The number of this session, unique in the process (`session` in the log)."""
+        self.client: ClientInfo = client or describe_client(stream)
+        """On whose behalf the requests come."""
+        self.tag: str | None = options.tag if options else None
+        """The opener's tag; None for network clients."""
+        self.id: int = options.id if options else 0
+        """The opener's number; 0 is not set."""
+        self.internal: bool = options.is_internal if options else False
+        """Whether the requests are the process's own."""
+        self.state: dict[Any, Any] = {}
+        """For plugins: what they keep for the length of the session, by keys of their own."""
+        # what follows is the engine's
+        self.target = options.target if options else None
+        self.deadline = options.deadline if options else None
+        self.parent = parent
+        self.detached = False
+        self.stream = stream
+        self.http = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)
+        self.requests = 0
+        self.transaction: Transaction | None = None
+        self.failure: TransactionFailure | None = None
+        self.broken = False
+        self.scope = trio.CancelScope()
+        self.cancel_cause: tuple[str, str] = ("proxy", Failure.CANCELLED.value)
+        self._started = False
+        self._idle_scope: trio.CancelScope | None = None
+
+    @property
+    def is_last_request(self) -> bool:
+        """Whether the connection ends with the request that is being served."""
+        most = self.proxy.config.http.max_requests_per_connection
+        return self.proxy.draining or (most is not None and self.requests >= most)
+
+    def cancel(self, by: str, why: str) -> None:
+        """End the session now; the record of its transaction says by whom and why."""
+        self.cancel_cause = (by, why)
+        self.scope.cancel()
+
+    def stop_idling(self) -> None:
+        """End the session if it waits for a request; a request that is being served is served."""
+        if self._idle_scope is not None:
+            self._idle_scope.cancel()
+
+    def _client_is_gone(self, reason: str) -> None:
+        self.cancel("client", Failure.CLIENT_GONE.value)
+
+    async def run(self) -> None:
+        """Serve requests until the connection ends; close the stream. An error never leaves, a cancellation from outside does."""
+        try:
+            with self.scope:
+                watch_peer(self.stream, self._client_is_gone)
+                await self._serve()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # between two requests a client may go as it likes
+        except Exception:
+            logger.exception("session %d failed inside the engine", self.number)
+        finally:
+            try:
+                await self._close()
+            finally:
+                self.proxy.forget(self)
+
+    async def _serve(self) -> None:
+        while await self._next_request():
+            if not self._started:
+                await self._start()
+            self.requests += 1
+            self.transaction = txn = self.proxy.new_transaction(self)
+            try:
+                await self.proxy.run_transaction(txn)
+            finally:
+                self.transaction = None
+            if not txn.keep_alive:
+                return
+            self.http.next_cycle()
+
+    async def _next_request(self) -> bool:
+        if self.http.skip_empty_lines():
+            return True  # pipelined: the next request is here already
+        if self.proxy.draining:
+            return False
+        with trio.move_on_after(self.proxy.config.http.keep_alive_timeout) as self._idle_scope:
+            return await self.http.wait_for_request()
+        self._idle_scope = None
+        return False
+
+    async def _start(self) -> None:
+        self._started = True
+        for method in self.proxy.hooks.session_start:
+            try:
+                await method(self)
+            except Exception as exc:
+                name = plugin_name(method)
+                logger.error("plugin %s failed in session_start (session %d)", name, self.number, exc_info=exc)
+                self.failure = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
+
+    async def _close(self) -> None:
+        watch_peer(self.stream, _ignore)
+        if self.broken or self.scope.cancelled_caught:
+            await trio.aclose_forcefully(self.stream)
+        else:
+            seconds = 0.0 if self.http.input_ended else self.proxy.config.http.linger_timeout
+            await close_gently(self.stream, seconds)
+        if self._started:
+            await self.proxy.fire_closing(self, self.proxy.hooks.session_close)
+
+    def __repr__(self) -> str:
+        tag = f" tag={self.tag!r} id={self.id}" if self.tag or self.id else ""
+        return f"<Session {self.number} for {self.client.host} ({self.client.protocol}){tag}, {self.requests} requests>"
+
+
+def _ignore(_: str) -> None:
+    """The session is closing: its peer may go."""

@@ -1,0 +1,10 @@
+"""Post-processing: what a log says, counted, related and joined with other logs."""
+
+from trio_tsconnect.logstats._join import join as join
+from trio_tsconnect.logstats._read import Records as Records
+from trio_tsconnect.logstats._read import read_records as read_records
+from trio_tsconnect.logstats._summary import Spread as Spread
+from trio_tsconnect.logstats._summary import Summary as Summary
+from trio_tsconnect.logstats._summary import summarize as summarize
+from trio_tsconnect.logstats._tree import Node as Node
+from trio_tsconnect.logstats._tree import tree as tree

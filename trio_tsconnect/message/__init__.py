@@ -1,0 +1,52 @@
+"""What HTTP means: values and rules, without any I/O. Nothing here waits, opens or knows of a loop; everything can be tested by calling it."""
+
+from __future__ import annotations
+
+from ._errors import BadRequest as BadRequest
+from ._errors import BadResponse as BadResponse
+from ._errors import MessageError as MessageError
+from ._failure import Failure as Failure
+from ._failure import Outcome as Outcome
+from ._failure import Party as Party
+from ._failure import outcome as outcome
+from ._fields import HOP_BY_HOP as HOP_BY_HOP
+from ._fields import accepts_trailers as accepts_trailers
+from ._fields import add_via as add_via
+from ._fields import check_expect as check_expect
+from ._fields import expects_continue as expects_continue
+from ._fields import http_date as http_date
+from ._fields import keep_alive as keep_alive
+from ._fields import max_forwards as max_forwards
+from ._fields import retry_safe as retry_safe
+from ._fields import strip_hop_by_hop as strip_hop_by_hop
+from ._fields import via_names as via_names
+from ._forwarded import ForwardedStyle as ForwardedStyle
+from ._forwarded import add_forwarded as add_forwarded
+from ._framing import CHUNKED_BODY as CHUNKED_BODY
+from ._framing import CLOSE_BODY as CLOSE_BODY
+from ._framing import EMPTY_BODY as EMPTY_BODY
+from ._framing import NO_BODY as NO_BODY
+from ._framing import Body as Body
+from ._framing import Framing as Framing
+from ._framing import frame_request as frame_request
+from ._framing import frame_response as frame_response
+from ._framing import has_no_content as has_no_content
+from ._framing import request_body as request_body
+from ._framing import response_body as response_body
+from ._headers import Headers as Headers
+from ._headers import HeadersInput as HeadersInput
+from ._headers import is_token as is_token
+from ._headers import split_list as split_list
+from ._message import Request as Request
+from ._message import Response as Response
+from ._page import error_page as error_page
+from ._status import STATUS_PHRASES as STATUS_PHRASES
+from ._status import reason_phrase as reason_phrase
+from ._strict import FORBIDDEN_IN_TRAILERS as FORBIDDEN_IN_TRAILERS
+from ._strict import check_request as check_request
+from ._strict import check_response as check_response
+from ._strict import check_trailers as check_trailers
+from ._uri import DEFAULT_PORTS as DEFAULT_PORTS
+from ._uri import TargetURI as TargetURI
+from ._uri import parse_authority as parse_authority
+from ._uri import target_uri as target_uri

@@ -1,0 +1,170 @@
+"""What an intermediary does to fields that are about the connection or about the way of the message, and what it reads from them.
+
+The one law: what belongs to one connection is removed before a message goes on, and no `Connection` option can make us remove what the
+message as a whole depends on.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+from ._errors import BadRequest
+from ._framing import Body
+from ._headers import Headers, is_token
+from ._message import Request
+
+# RFC 9110 §7.6.1: Connection, its options, and these whether listed or not. Trailer is end-to-end: `_framing` drops it when no trailers can follow.
+# Proxy-Authenticate and Proxy-Authorization are not here: they belong to whichever proxy uses them (RFC 9110 §11.7), which need not be us.
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"})
+
+# RFC 9110 §7.6.1: a sender MUST NOT list a field that is meant for all recipients. Who lists one of these wants the origin to see another
+# request than we did ("hop-by-hop header abuse").
+_NOT_REMOVABLE = frozenset(
+    b"host content-length content-type content-encoding content-range content-language content-location authorization cookie set-cookie "
+    b"www-authenticate proxy-authorization proxy-authenticate cache-control via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host "
+    b"max-forwards expect date location range trailer".split()
+)
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
+
+
+def strip_hop_by_hop(headers: Headers, *, keep_upgrade: bool = False) -> None:
+    """Remove Connection, the fields it lists, and the fields that are hop-by-hop anyway (RFC 9110 §7.6.1).
+
+    `keep_upgrade` leaves an Upgrade that Connection announces, and `Connection: Upgrade` with it (RFC 9110 §7.8).
+    """
+    doomed = HOP_BY_HOP
+    upgrading = False
+    for _, name, value in headers.fields:
+        if name == b"connection":
+            options = {option.strip() for option in value.lower().split(b",")}
+            upgrading = upgrading or b"upgrade" in options
+            if not options <= doomed:
+                doomed = doomed | (options - _NOT_REMOVABLE)
+    if keep_upgrade and upgrading and "upgrade" in headers:
+        headers.remove(doomed - {b"upgrade"})
+        headers.add(b"Connection", b"Upgrade")
+    else:
+        headers.remove(doomed)
+
+
+def keep_alive(message_version: str, headers: Headers) -> bool:
+    """Whether the sender of this message wants the connection to persist (RFC 9112 §9.3)."""
+    options: list[str] = []
+    for field in headers.fields:
+        if field[1] == b"connection":
+            options = headers.tokens(b"connection")
+            break
+    if "close" in options:
+        return False
+    return message_version != "1.0" or "keep-alive" in options
+
+
+def accepts_trailers(headers: Headers) -> bool:
+    """Whether the sender of this request says that trailers will not be lost on it: `TE: trailers` (RFC 9110 §10.1.4)."""
+    return "trailers" in headers.tokens("te")
+
+
+def add_via(headers: Headers, version: str, pseudonym: str) -> None:
+    """Add `version pseudonym` at the end of Via (RFC 9110 §7.6.3); `version` is the version in which the message was received."""
+    entry = _via_entry(version, pseudonym)
+    fields = headers.fields
+    for position in range(len(fields) - 1, -1, -1):
+        raw, name, value = fields[position]
+        if name == b"via":
+            fields[position] = (raw, name, value + b", " + entry if value else entry)
+            return
+    headers.add(b"Via", entry)
+
+
+@lru_cache(maxsize=64)
+def _via_entry(version: str, pseudonym: str) -> bytes:
+    # RFC 9110 §7.6.3: received-by is a pseudonym, that is a token, or a host with a port.
+    if not is_token(pseudonym.replace(":", "").replace("[", "").replace("]", "").encode("latin-1", "replace")):
+        raise ValueError(f"Via pseudonym {pseudonym[:60]!r} is neither a token nor a host (RFC 9110 §7.6.3)")
+    return f"{version} {pseudonym}".encode("latin-1")
+
+
+def via_names(headers: Headers) -> list[str]:
+    """The received-by names in Via, in order and as written: who forwarded this message already (RFC 9110 §7.6.3)."""
+    names = []
+    for value in headers.get_all("via"):
+        for member in _without_comments(value).split(","):
+            words = member.split()
+            if len(words) >= 2:
+                names.append(words[1])
+    return names
+
+
+def _without_comments(value: str) -> str:
+    # A comment may hold commas, and other comments (RFC 9110 §5.6.5).
+    if "(" not in value:
+        return value
+    kept: list[str] = []
+    depth = 0
+    escaped = False
+    for character in value:
+        if escaped:
+            escaped = False
+        elif depth and character == "\\":
+            escaped = True
+        elif character == "(":
+            depth += 1
+        elif character == ")" and depth:
+            depth -= 1
+        elif not depth:
+            kept.append(character)
+    return "".join(kept)
+
+
+def expects_continue(request: Request) -> bool:
+    """Whether the client waits for 100 (Continue); an HTTP/1.0 client never does (RFC 9110 §10.1.1)."""
+    return "100-continue" in request.headers.tokens(b"expect") and request.version != "1.0"
+
+
+def check_expect(request: Request) -> None:
+    """Refuse an expectation that is not 100-continue: `BadRequest` 417 (RFC 9110 §10.1.1)."""
+    expect = request.headers.get(b"expect")
+    if expect is not None and any(member != "100-continue" for member in request.headers.tokens(b"expect")):
+        raise BadRequest("unknown_expectation", f"The expectation {expect[:80]!r} cannot be met.", 417)
+
+
+def max_forwards(request: Request) -> int | None:
+    """How many times this request may still be forwarded; None where it does not say (RFC 9110 §7.6.2).
+
+    Only TRACE and OPTIONS are bound by it. There a value that is no number is `BadRequest`: to guess would be to forward without end.
+    """
+    if request.method not in ("TRACE", "OPTIONS"):
+        return None
+    value = request.headers.get(b"max-forwards")
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):
+        raise BadRequest("bad_max_forwards", f"Max-Forwards {value[:80]!r} is not a number.")
+    return int(value)
+
+
+def retry_safe(request: Request, *, body: Body) -> bool:
+    """Whether sending this request twice is harmless and possible: an idempotent method (RFC 9110 §9.2.2) and nothing to replay."""
+    return body.empty and request.method in _IDEMPOTENT
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(unix_time: float) -> str:
+    """An IMF-fixdate (RFC 9110 §5.6.7), for the Date field.
+
+    >>> http_date(784111777)
+    'Sun, 06 Nov 1994 08:49:37 GMT'
+    """
+    return _date_of_second(int(unix_time))
+
+
+@lru_cache(maxsize=16)
+def _date_of_second(second: int) -> str:
+    # Not strftime: its names of days and months follow the locale.
+    year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
+    return f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year:04d} {hour:02d}:{minute:02d}:{sec:02d} GMT"

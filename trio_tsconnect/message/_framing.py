@@ -1,0 +1,160 @@
+"""Where a body ends: read from a checked head, and decided for the head that goes out (RFC 9112 §6).
+
+The one law: framing belongs to one connection. What came in says how to read; what goes out is decided anew, and the two fields that say so,
+Content-Length and Transfer-Encoding, are written only here.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from .._util import public
+from ._headers import Headers
+from ._message import Request, Response
+
+
+@public("trio_tsconnect.message")
+class Framing(enum.Enum):
+    """How the end of a body is known."""
+
+    NONE = "none"
+    """There is no body."""
+    LENGTH = "length"
+    """By counting to Content-Length."""
+    CHUNKED = "chunked"
+    """By the last chunk."""
+    CLOSE = "close"
+    """By the end of the connection; only an origin's response may do that, or a response to an HTTP/1.0 client."""
+
+
+@public("trio_tsconnect.message")
+@attrs.frozen
+class Body:
+    """The framing of one body, and its length where that is known."""
+
+    framing: Framing
+    """How the end is known."""
+    length: int = 0
+    """Bytes, for `Framing.LENGTH`; otherwise 0 and without meaning."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is certain that no byte of content comes."""
+        return self.length == 0 and (self.framing is Framing.NONE or self.framing is Framing.LENGTH)
+
+
+NO_BODY = Body(Framing.NONE)
+EMPTY_BODY = Body(Framing.LENGTH, 0)
+CHUNKED_BODY = Body(Framing.CHUNKED)
+CLOSE_BODY = Body(Framing.CLOSE)
+
+_FRAMING_AND_TRAILER = frozenset({b"content-length", b"transfer-encoding", b"trailer"})
+
+# RFC 9110 §8.6: a user agent SHOULD send Content-Length: 0 where the method anticipates content and there is none.
+_ANTICIPATES_CONTENT = frozenset({"POST", "PUT", "PATCH"})
+
+
+def has_no_content(method: str, status: int) -> bool:
+    """Whether a response to this method with this status ends with its head, whatever its fields say (RFC 9112 §6.3, rules 1 and 2)."""
+    return method == "HEAD" or status == 304 or forbids_framing(method, status)
+
+
+def forbids_framing(method: str, status: int) -> bool:
+    """Whether a response to this method with this status must not even have the fields that frame content.
+
+    RFC 9112 §6.1 (Transfer-Encoding), RFC 9110 §8.6 (Content-Length) and §9.3.6 (a 2xx to CONNECT).
+    """
+    return status < 200 or status == 204 or (method == "CONNECT" and status < 300)
+
+
+def _declared(headers: Headers, otherwise: Body) -> Body:
+    length = None
+    for _, name, value in headers.fields:
+        if name == b"transfer-encoding":
+            return CHUNKED_BODY
+        if name == b"content-length":
+            length = int(value)
+    if length is None:
+        return otherwise
+    return Body(Framing.LENGTH, length) if length else EMPTY_BODY
+
+
+def request_body(request: Request) -> Body:
+    """How the body of a request that `check_request` passed is framed (RFC 9112 §6.3, rules 4 to 7): without fields there is none."""
+    return _declared(request.headers, NO_BODY)
+
+
+def response_body(method: str, response: Response) -> Body:
+    """How the body of a response that `check_response` passed is framed (RFC 9112 §6.3): without fields it ends with the connection."""
+    if has_no_content(method, response.status):
+        return NO_BODY
+    return _declared(response.headers, CLOSE_BODY)
+
+
+def frame_response(method: str, request_version: str, response: Response, body: Body) -> Body:
+    """Decide how a response goes to the client, and set Content-Length, Transfer-Encoding and Trailer in place.
+
+    `body` is what is to be sent: a known length is kept; an unknown one is chunked to an HTTP/1.1 client and ended by closing to an HTTP/1.0
+    one (RFC 9112 §6.1). What the answer has no content by rule gets `Framing.NONE`: HEAD and 304 keep the origin's Content-Length and nothing
+    is made up (RFC 9110 §8.6); 1xx, 204 and a 2xx to CONNECT have neither field; 205 has length 0 (RFC 9110 §15.3.6).
+    """
+    headers, status = response.headers, response.status
+    if has_no_content(method, status):
+        if forbids_framing(method, status):
+            headers.remove(_FRAMING_AND_TRAILER)
+        else:
+            headers.remove((b"transfer-encoding", b"trailer"))
+            _keep_one_length(headers)
+        return NO_BODY
+    if status == 205 or body.empty:
+        _set_length(headers, 0)
+        return EMPTY_BODY
+    if body.framing is Framing.LENGTH:
+        _set_length(headers, body.length)
+        return body
+    if request_version == "1.0":
+        headers.remove(_FRAMING_AND_TRAILER)
+        return CLOSE_BODY
+    _set_chunked(headers)
+    return CHUNKED_BODY
+
+
+def frame_request(request: Request, body: Body) -> Body:
+    """Decide how a request goes to the origin, and set Content-Length, Transfer-Encoding and Trailer in place.
+
+    Without a body there is neither field, except that a method that anticipates content says Content-Length: 0. A request cannot end by
+    closing (RFC 9112 §6.3, rule 7): `ValueError`.
+    """
+    headers = request.headers
+    match body.framing:
+        case Framing.NONE:
+            if request.method in _ANTICIPATES_CONTENT:
+                _set_length(headers, 0)
+                return EMPTY_BODY
+            headers.remove(_FRAMING_AND_TRAILER)
+        case Framing.LENGTH:
+            _set_length(headers, body.length)
+        case Framing.CHUNKED:
+            _set_chunked(headers)
+        case Framing.CLOSE:
+            raise ValueError("a request body cannot be delimited by closing the connection (RFC 9112 §6.3)")
+    return body
+
+
+def _keep_one_length(headers: Headers) -> None:
+    # Nothing follows that would show the number to be wrong, but whoever reads it relies on its being one.
+    values = [value for _, name, value in headers.fields if name == b"content-length"]
+    if values and not (len(values) == 1 and values[0].isdigit()):
+        headers.remove((b"content-length",))
+
+
+def _set_length(headers: Headers, length: int) -> None:
+    headers.remove((b"transfer-encoding", b"trailer"))
+    headers[b"Content-Length"] = b"%d" % length
+
+
+def _set_chunked(headers: Headers) -> None:
+    headers.remove((b"content-length",))
+    headers[b"Transfer-Encoding"] = b"chunked"

@@ -1,0 +1,257 @@
+"""Header fields: ordered, case-insensitive, multi-valued, with the names kept as they were written.
+
+The one law: no `Headers` holds a name or a value that could not stand on the wire. Whatever comes in through the public methods is checked
+at the line that wrote it; only `Headers.from_parsed` trusts its caller, who has parsed strictly.
+
+Names and values are bytes inside, because that is what is read and written; they are `str` outside, as ISO-8859-1, which maps every byte to
+one character and back (RFC 9110 §5.5). A lookup is a plain loop: at the ten or so fields of a real message that beats any index, and the
+order costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TypeAlias, TypeVar, overload
+
+from .._util import public
+
+Text: TypeAlias = str | bytes
+Field: TypeAlias = tuple[bytes, bytes, bytes]
+HeadersInput: TypeAlias = "Headers | Mapping[str, str] | Mapping[str, bytes] | Mapping[bytes, bytes] | Iterable[tuple[Text, Text]]"
+
+_T = TypeVar("_T")
+
+# RFC 9110 §5.6.2: token = 1*tchar
+TCHARS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# RFC 9110 §5.5: field-vchar = VCHAR / obs-text, with SP and HTAB between. Other controls are merely "invalid" there; nobody needs them.
+VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+
+_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+_MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
+
+
+def is_token(name: bytes) -> bool:
+    """Whether this is a token (RFC 9110 §5.6.2)."""
+    return name != b"" and not name.translate(None, TCHARS)
+
+
+@lru_cache(maxsize=2048)
+def _lower_text(name: str) -> bytes:
+    # A character outside ISO-8859-1 becomes "?", which no field name can contain: such a name is simply not there.
+    return name.encode("latin-1", "replace").lower()
+
+
+def _lower(name: Text) -> bytes:
+    return _lower_text(name) if isinstance(name, str) else name.lower()
+
+
+@lru_cache(maxsize=2048)
+def _name_from_text(name: str) -> tuple[bytes, bytes]:
+    return _name_from_bytes(name.encode("latin-1", "replace"))
+
+
+def _name_from_bytes(name: bytes) -> tuple[bytes, bytes]:
+    if not is_token(name):
+        raise ValueError(f"field name {_shown(name)} is not a token (RFC 9110 §5.1)")
+    return name, name.lower()
+
+
+def _checked_name(name: Text) -> tuple[bytes, bytes]:
+    if isinstance(name, str):
+        return _name_from_text(name)
+    if isinstance(name, bytes):
+        return _name_from_bytes(name)
+    raise TypeError(f"a field name is str or bytes, not {type(name).__name__}")
+
+
+def _checked_value(name: bytes, value: Text) -> bytes:
+    if isinstance(value, str):
+        try:
+            raw = value.encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the value of field {_shown(name)} has a character outside ISO-8859-1 (RFC 9110 §5.5)") from error
+    elif isinstance(value, bytes):
+        raw = value
+    else:
+        raise TypeError(f"the value of field {_shown(name)} is str or bytes, not {type(value).__name__}")
+    if _VALUE.fullmatch(raw) is None:
+        raise ValueError(f"the value of field {_shown(name)} {_value_offence(raw)} (RFC 9110 §5.5)")
+    return raw
+
+
+def _value_offence(value: bytes) -> str:
+    bad = value.translate(None, VALUE_BYTES)
+    if bad:
+        return f"has the control character {bad[:1]!r}"
+    return "begins or ends with a space or tab"
+
+
+def _shown(name: bytes) -> str:
+    text = name[:60].decode("latin-1")
+    return repr(text + "..." if len(name) > 60 else text)
+
+
+@public("trio_tsconnect")
+class Headers:
+    """The fields of one message: ordered, case-insensitive, multi-valued, mutable; names keep the case they came with.
+
+    Names and values are given as `str` (ISO-8859-1) or `bytes` and come back as `str`. A name that is not a token, or a value with a control
+    character or an outer space, is a `ValueError` that names the field. `len` and iteration go over field *lines*; `headers[name]` is all
+    values of that name joined by `", "` (RFC 9110 §5.3).
+
+    >>> headers = Headers([("Accept", "text/html"), ("accept", "text/plain")])
+    >>> headers["ACCEPT"]
+    'text/html, text/plain'
+    >>> headers["Accept"] = "*/*"
+    >>> headers.items()
+    [('Accept', '*/*')]
+    """
+
+    __slots__ = ("fields",)
+
+    fields: list[Field]
+    """(name as written, name in lower case, value) of each line: for reading fast; write through the methods, which check."""
+
+    def __init__(self, items: HeadersInput = ()) -> None:
+        if isinstance(items, Headers):
+            self.fields = list(items.fields)
+            return
+        self.fields = []
+        pairs: Iterable[tuple[Text, Text]] = items.items() if isinstance(items, Mapping) else items
+        for name, value in pairs:
+            self.add(name, value)
+
+    @classmethod
+    def from_parsed(cls, fields: list[Field]) -> Headers:
+        """Take over a list of (raw name, lower-case name, value) that a strict parser made; nothing is checked or copied."""
+        headers = cls.__new__(cls)
+        headers.fields = fields
+        return headers
+
+    def __getitem__(self, name: Text) -> str:
+        values = self._values(_lower(name))
+        if not values:
+            raise KeyError(name)
+        return (values[0] if len(values) == 1 else b", ".join(values)).decode("latin-1")
+
+    def __setitem__(self, name: Text, value: Text) -> None:
+        raw, lower = _checked_name(name)
+        field = (raw, lower, _checked_value(raw, value))
+        fields = self.fields
+        for position, (_, other, _) in enumerate(fields):
+            if other == lower:
+                fields[position] = field
+                fields[position + 1 :] = [each for each in fields[position + 1 :] if each[1] != lower]
+                return
+        fields.append(field)
+
+    def __delitem__(self, name: Text) -> None:
+        lower = _lower(name)
+        if not self._values(lower):
+            raise KeyError(name)
+        self.remove((lower,))
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, (str, bytes)):
+            return False
+        return _lower(name) in [field[1] for field in self.fields]
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return [field[1:] for field in self.fields] == [field[1:] for field in other.fields]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {value if len(value) <= 40 else value[:37] + '...'}" for name, value in self.items()[:12])
+        more = f", and {len(self) - 12} more" if len(self) > 12 else ""
+        return f"<Headers {shown}{more}>" if self.fields else "<Headers empty>"
+
+    def _values(self, lower: bytes) -> list[bytes]:
+        return [field[2] for field in self.fields if field[1] == lower]
+
+    @overload
+    def get(self, name: Text) -> str | None: ...
+    @overload
+    def get(self, name: Text, default: _T) -> str | _T: ...
+    def get(self, name: Text, default: _T | None = None) -> str | _T | None:
+        """All values of this name joined by ", ", or `default`."""
+        values = self._values(_lower(name))
+        if not values:
+            return default
+        return (values[0] if len(values) == 1 else b", ".join(values)).decode("latin-1")
+
+    def get_all(self, name: Text) -> list[str]:
+        """The value of each line of this name, in order."""
+        return [value.decode("latin-1") for value in self._values(_lower(name))]
+
+    def add(self, name: Text, value: Text) -> None:
+        """Append one line, whatever other lines of this name there are."""
+        raw, lower = _checked_name(name)
+        self.fields.append((raw, lower, _checked_value(raw, value)))
+
+    def setdefault(self, name: Text, value: Text) -> str:
+        """The value of this name; it is added first if the name is not there."""
+        if name not in self:
+            self.add(name, value)
+        return self[name]
+
+    @overload
+    def pop(self, name: Text) -> str | None: ...
+    @overload
+    def pop(self, name: Text, default: _T) -> str | _T: ...
+    def pop(self, name: Text, default: _T | None = None) -> str | _T | None:
+        """Remove all lines of this name and return what `get` would have: `default` (None) where there was none."""
+        value = self.get(name)
+        if value is None:
+            return default
+        self.remove((_lower(name),))
+        return value
+
+    def remove(self, lowercase_names: Container[bytes]) -> None:
+        """Remove every line whose lower-case name is in the container; absent names are no error."""
+        for field in self.fields:
+            if field[1] in lowercase_names:
+                self.fields = [each for each in self.fields if each[1] not in lowercase_names]
+                return
+
+    def keys(self) -> list[str]:
+        """The name of each line, as written; repeated where lines repeat."""
+        return [field[0].decode("latin-1") for field in self.fields]
+
+    def items(self) -> list[tuple[str, str]]:
+        """(name as written, value) of each line, in order."""
+        return [(raw.decode("latin-1"), value.decode("latin-1")) for raw, _, value in self.fields]
+
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """(name as written, value) of each line, in order, as bytes."""
+        return [(raw, value) for raw, _, value in self.fields]
+
+    def copy(self) -> Headers:
+        """Another `Headers` with the same lines."""
+        return Headers.from_parsed(list(self.fields))
+
+    def tokens(self, name: Text) -> list[str]:
+        """The members, in lower case, of the comma-separated list that all lines of this name make (RFC 9110 §5.6.1).
+
+        Empty members are dropped, as a recipient must; a comma inside a quoted string does not separate.
+        """
+        values = self._values(_lower(name))
+        if not values:
+            return []
+        return [member.lower() for value in values for member in split_list(value.decode("latin-1"))]
+
+
+def split_list(value: str) -> list[str]:
+    """The non-empty members of a comma-separated list; commas inside quoted strings do not separate (RFC 9110 §5.6.1)."""
+    members = _MEMBER.findall(value) if '"' in value else value.split(",")
+    return [stripped for member in members if (stripped := member.strip(" \t"))]

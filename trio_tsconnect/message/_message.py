@@ -1,0 +1,128 @@
+"""Request and response heads: values that hooks change in place.
+
+The one law: every attribute is checked when it is assigned, so what a plugin writes wrongly fails at the line that wrote it, and nothing that
+would break a head in two can reach the wire. What these checks allow may still be an unacceptable message: that is `check_request` and
+`check_response`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+
+from .._util import public
+from ._headers import Headers, HeadersInput, is_token
+from ._status import reason_phrase
+
+_TARGET = re.compile(r"[\x21-\x7e]+")  # RFC 9112 §3.2: whichever of the four forms, visible ASCII throughout
+_VERSION = re.compile(r"[0-9]\.[0-9]")  # RFC 9112 §2.3
+_REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9112 §4: 1*( HTAB / SP / VCHAR / obs-text )
+
+# Most requests have one of these: spares the encoding and the check.
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+
+
+def _as_headers(value: HeadersInput) -> Headers:
+    return value if isinstance(value, Headers) else Headers(value)
+
+
+def _check_text(attribute: attrs.Attribute[Any], value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} is a str, not {type(value).__name__}")
+    return value
+
+
+def _check_method(_: Request, attribute: attrs.Attribute[str], value: str) -> None:
+    if value not in _KNOWN_METHODS and not is_token(_check_text(attribute, value).encode("latin-1", "replace")):
+        raise ValueError(f"method {value[:60]!r} is not a token (RFC 9110 §9.1)")
+
+
+def _check_target(_: Request, attribute: attrs.Attribute[str], value: str) -> None:
+    if _TARGET.fullmatch(_check_text(attribute, value)) is None:
+        raise ValueError(f"target {value[:60]!r} is empty or has a character that is not visible ASCII (RFC 9112 §3.2)")
+
+
+def _check_version(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value != "1.1" and _VERSION.fullmatch(_check_text(attribute, value)) is None:
+        raise ValueError(f"version {value[:60]!r} is not DIGIT.DIGIT (RFC 9112 §2.3)")
+
+
+def _check_status(_: Response, attribute: attrs.Attribute[int], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"status is an int, not {type(value).__name__}")
+    if not 100 <= value <= 999:
+        raise ValueError(f"status {value} is not within 100..999 (RFC 9110 §15)")
+
+
+def _check_reason(_: Response, attribute: attrs.Attribute[str], value: str) -> None:
+    if _REASON.fullmatch(_check_text(attribute, value)) is None:
+        raise ValueError(f"reason {value[:60]!r} has a control character or one outside ISO-8859-1 (RFC 9112 §4)")
+
+
+def _follow_status(response: Response, attribute: attrs.Attribute[int], value: int) -> int:
+    """A standard phrase follows the status: `response.status = 404` must not send `404 OK`."""
+    _check_status(response, attribute, value)
+    if response.reason == reason_phrase(response.status):
+        response.reason = reason_phrase(value)
+    return value
+
+
+def _fill_reason(response: Response, attribute: attrs.Attribute[str], value: str) -> str:
+    _check_reason(response, attribute, value)
+    return value or reason_phrase(response.status)
+
+
+@public("trio_tsconnect")
+@attrs.define(eq=False)
+class Request:
+    """The head of a request. Each attribute is checked when assigned: `ValueError`, or `TypeError` for a wrong type.
+
+    >>> request = Request("GET", "/", {"Host": "site.example"})
+    >>> request.target = "/two words"
+    Traceback (most recent call last):
+    ValueError: target '/two words' is empty or has a character that is not visible ASCII (RFC 9112 §3.2)
+    """
+
+    method: str = attrs.field(validator=_check_method)
+    """A token; case matters (RFC 9110 §9.1)."""
+    target: str = attrs.field(validator=_check_target)
+    """The request target as on the request line, in any of its four forms (RFC 9112 §3.2)."""
+    headers: Headers = attrs.field(factory=Headers, converter=_as_headers)
+    """The fields; anything `Headers` takes may be assigned, and a `Headers` is kept, not copied."""
+    version: str = attrs.field(default="1.1", validator=_check_version)
+    """The HTTP version the sender speaks, "1.1" or "1.0"."""
+
+    def copy(self) -> Request:
+        """An independent copy, fields included."""
+        return Request(self.method, self.target, self.headers.copy(), self.version)
+
+
+@public("trio_tsconnect")
+@attrs.define(eq=False)
+class Response:
+    """The head of a response. Each attribute is checked when assigned: `ValueError`, or `TypeError` for a wrong type.
+
+    >>> response = Response(200)
+    >>> response.status = 404
+    >>> response.reason
+    'Not Found'
+    """
+
+    status: int = attrs.field(validator=_check_status, on_setattr=_follow_status)
+    """100..999; what is outside 100..599 is parsed but never forwarded. A standard reason follows a new status."""
+    headers: Headers = attrs.field(factory=Headers, converter=_as_headers)
+    """The fields; anything `Headers` takes may be assigned, and a `Headers` is kept, not copied."""
+    reason: str = attrs.field(default="", validator=_check_reason, on_setattr=_fill_reason)
+    """The reason phrase; an empty one becomes the standard phrase, because clients choke on none."""
+    version: str = attrs.field(default="1.1", validator=_check_version)
+    """The HTTP version the sender speaks, "1.1" or "1.0"."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.reason:
+            self.reason = reason_phrase(self.status)
+
+    def copy(self) -> Response:
+        """An independent copy, fields included."""
+        return Response(self.status, self.headers.copy(), self.reason, self.version)

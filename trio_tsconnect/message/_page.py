@@ -1,0 +1,28 @@
+"""The proxy's own error pages: short, typed, and safe to show whatever they quote."""
+
+from __future__ import annotations
+
+from ._status import reason_phrase
+
+_MAX_DETAIL = 400
+
+
+def error_page(status: int, detail: str) -> tuple[bytes, str]:
+    """(body, content type) of the page for this status, with one sentence of explanation.
+
+    The sentence may quote what a client or an origin sent: characters that do not print, and the angle brackets by which a client that guesses
+    types would find markup, are escaped, and it is cut at 400 characters. No version, no address of ours.
+
+    >>> error_page(404, "No rule for <b>.")
+    (b'404 Not Found\\n\\nNo rule for \\\\x3cb\\\\x3e.\\n', 'text/plain; charset=utf-8')
+    """
+    shown = "".join(map(_escaped, detail[:_MAX_DETAIL])) + ("..." if len(detail) > _MAX_DETAIL else "")
+    explanation = f"\n{shown}\n" if shown else ""
+    return f"{status} {reason_phrase(status)}\n{explanation}".encode(), "text/plain; charset=utf-8"
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() and character not in "<>":
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"

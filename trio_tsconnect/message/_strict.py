@@ -1,0 +1,214 @@
+"""The strict judgement on a parsed head: what passes here, every recipient behind us frames and routes as we do.
+
+The one law: in doubt, refuse. What is lost once a head has been parsed (bare LF, folded lines, a space before the colon) is judged on the bytes,
+before this; here stands everything that can be judged on names and values. Three spellings that mean the same are made one in place: equal
+Content-Length values become one line, a coding is written `chunked`, and framing where there can be none is taken out.
+"""
+
+from __future__ import annotations
+
+from ._errors import BadRequest, BadResponse, MessageError
+from ._framing import forbids_framing
+from ._headers import TCHARS, VALUE_BYTES, Field, Headers
+from ._message import Request, Response
+from ._uri import TargetURI, is_absolute_form, parse_authority
+
+_JUDGED = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+# RFC 9112 §7: the transfer codings there are. We speak one of them.
+_CHUNKED = b"chunked"
+
+# 2**63 has 19 digits: what does not fit a signed 64-bit number is an attack on somebody's parser.
+_MAX_LENGTH_DIGITS = 18
+
+# RFC 9110 §6.5.1: no field that is needed for framing, routing, request modifiers, authentication, response control, or to make sense of the
+# content; nor one that is about the connection.
+FORBIDDEN_IN_TRAILERS = frozenset(
+    b"transfer-encoding content-length trailer connection keep-alive proxy-connection te upgrade http2-settings "
+    b"host via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host max-forwards "
+    b"cache-control expect pragma range if-match if-none-match if-modified-since if-unmodified-since if-range "
+    b"authorization proxy-authenticate proxy-authorization www-authenticate cookie set-cookie "
+    b"age date expires location retry-after vary warning "
+    b"content-encoding content-type content-range content-language content-location".split()
+)
+
+
+def check_request(request: Request) -> None:
+    """Judge a parsed request head, or raise `BadRequest`.
+
+    A missing Host is not judged here but in `target_uri`: hooks see such a request, as they do in Traffic Server.
+    """
+    _check_request_line(request)
+    headers = request.headers
+    _check_fields(headers, BadRequest)
+    hosts, lengths, codings = _judged(headers)
+    if hosts:
+        _check_host(hosts)
+    if codings:
+        _check_transfer_encoding(headers, codings, lengths, request.version, BadRequest)
+    elif lengths:
+        _check_content_length(headers, lengths, BadRequest)
+    if (codings or lengths) and request.method in ("CONNECT", "TRACE"):
+        _check_contentless(request)
+
+
+def check_response(response: Response, method: str) -> None:
+    """Judge an origin's parsed response head, the answer to `method`, or raise `BadResponse`.
+
+    Where there can be no content (1xx, 204, a 2xx to CONNECT) the framing fields an origin should not have sent are removed instead
+    (RFC 9112 §6.1, RFC 9110 §8.6 and §9.3.6).
+    """
+    if response.version[0] != "1":
+        raise BadResponse("bad_version", f"The origin speaks HTTP/{response.version}.")
+    status = response.status
+    if status > 599:
+        # RFC 9110 §15: values outside 100..599 are invalid.
+        raise BadResponse("bad_status", f"The origin sent the status {status}.")
+    headers = response.headers
+    _check_fields(headers, BadResponse)
+    _, lengths, codings = _judged(headers)
+    if not (codings or lengths):
+        return
+    if codings and lengths:
+        raise _conflict(BadResponse)
+    if forbids_framing(method, status):
+        headers.remove((b"content-length", b"transfer-encoding"))
+    elif codings:
+        _check_transfer_encoding(headers, codings, lengths, response.version, BadResponse)
+    else:
+        _check_content_length(headers, lengths, BadResponse)
+
+
+def check_trailers(headers: Headers, error: type[MessageError] = BadRequest) -> None:
+    """Judge the fields after the last chunk: raise `error` for what is malformed, drop what must not be in trailers (RFC 9110 §6.5.1)."""
+    _check_fields(headers, error)
+    headers.remove(FORBIDDEN_IN_TRAILERS)
+
+
+def _judged(headers: Headers) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for _, name, value in headers.fields:
+        if name in _JUDGED:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"content-length":
+                lengths.append(value)
+            else:
+                codings.append(value)
+    return hosts, lengths, codings
+
+
+def _check_request_line(request: Request) -> None:
+    if request.version != "1.1" and request.version[0] != "1":
+        # RFC 9110 §15.6.6. A minor version above 1 is read as 1.1 (RFC 9110 §2.5).
+        raise BadRequest("bad_version", f"HTTP/{request.version} is not spoken here.", 505)
+    method, target = request.method, request.target
+    if method == "PRI":
+        # RFC 9113 §3.4: the preface is chosen so that HTTP/1 servers stop here.
+        raise BadRequest("http2_preface", "This connection speaks HTTP/1.1, and the request is the beginning of HTTP/2.")
+    if "#" in target:
+        # RFC 9112 §3.2: none of the forms has a fragment.
+        raise BadRequest("bad_target", f"The request target {target[:80]!r} has a fragment.")
+    if target[0] != "/" or method == "CONNECT":
+        _check_other_form(method, target)
+
+
+def _check_other_form(method: str, target: str) -> None:
+    try:
+        if method == "CONNECT":
+            # RFC 9112 §3.2.3: authority-form, for CONNECT alone; RFC 9110 §9.3.6: with a port.
+            if parse_authority(target)[1] is None:
+                raise ValueError(f"{target[:80]!r} has no port")
+        elif is_absolute_form(target):
+            TargetURI.parse(target)
+        elif target != "*":
+            raise ValueError(f"{target[:80]!r} is neither a path nor an absolute URI")
+        elif method != "OPTIONS":
+            # RFC 9112 §3.2.4
+            raise ValueError("'*' is for OPTIONS")
+    except ValueError as error:
+        raise BadRequest("bad_target", f"The request target is not acceptable: {error}.") from error
+
+
+def _check_fields(headers: Headers, error: type[MessageError]) -> None:
+    # Two passes in C over the joined bytes; which field it was is found out only when there is one to blame.
+    fields = headers.fields
+    names = [field[1] for field in fields]
+    if b"" in names or b"".join(names).translate(None, TCHARS) or b"".join([field[2] for field in fields]).translate(None, VALUE_BYTES):
+        raise _blame(fields, error)
+
+
+def _blame(fields: list[Field], error: type[MessageError]) -> MessageError:
+    for raw, name, value in fields:
+        shown = repr(raw[:60].decode("latin-1"))
+        if not name or name.translate(None, TCHARS):
+            return error("bad_field_name", f"The field name {shown} is not a token.")
+        bad = value.translate(None, VALUE_BYTES)
+        if bad:
+            return error("bad_field_value", f"The value of field {shown} has the control character {bad[:1]!r}.")
+    raise AssertionError("no field is to blame")
+
+
+def _check_host(hosts: list[bytes]) -> None:
+    # RFC 9112 §3.2: more than one Host line, or an invalid value, is answered with 400.
+    if len(hosts) > 1:
+        raise BadRequest("duplicate_host", "The request has more than one Host field.")
+    if not hosts[0]:
+        return  # That is what a URI without authority makes; `target_uri` says whether one is needed.
+    try:
+        parse_authority(hosts[0].decode("latin-1"))
+    except ValueError as error:
+        raise BadRequest("bad_host", f"The Host field is not acceptable: {error}.") from error
+
+
+def _check_content_length(headers: Headers, lengths: list[bytes], error: type[MessageError]) -> None:
+    # RFC 9110 §8.6: Content-Length = 1*DIGIT; a list of equal values may be taken for one of them.
+    if len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= _MAX_LENGTH_DIGITS:
+        return
+    values = {member.strip(b" \t") for value in lengths for member in value.split(b",")}
+    if len(values) > 1:
+        raise error("conflicting_content_length", "The message has Content-Length values that are not the same number.")
+    value = values.pop()
+    if not value.isdigit():
+        raise error("bad_content_length", f"Content-Length {value[:40]!r} is not a number.")
+    if len(value) > _MAX_LENGTH_DIGITS:
+        raise error("bad_content_length", "Content-Length is absurdly long.")
+    headers[b"Content-Length"] = value
+
+
+def _check_transfer_encoding(headers: Headers, codings: list[bytes], lengths: list[bytes], version: str, error: type[MessageError]) -> None:
+    if lengths:
+        raise _conflict(error)
+    if version == "1.0":
+        # RFC 9112 §6.1: framing of an HTTP/1.0 message with Transfer-Encoding is faulty.
+        raise error("transfer_encoding_in_http_1_0", "An HTTP/1.0 message cannot have Transfer-Encoding.")
+    if codings == [_CHUNKED]:
+        return
+    members = b",".join(codings).lower()
+    if members != _CHUNKED:
+        raise _refused_coding([member.strip() for member in members.split(b",")], error)
+    headers[b"Transfer-Encoding"] = _CHUNKED
+
+
+def _refused_coding(members: list[bytes], error: type[MessageError]) -> MessageError:
+    names = [member.partition(b";")[0].strip() for member in members]
+    if b"" in names or _CHUNKED in names[:-1] or names == [_CHUNKED]:
+        # RFC 9112 §6.1 and §7.1: chunked is the last coding, applied once, and has no parameters.
+        return error("bad_transfer_encoding", "Transfer-Encoding is something other than chunked, once, and nothing after it.")
+    # RFC 9112 §6.1: a coding that is not understood is answered with 501. Of an origin, it is a bad response.
+    unknown = next(name for name in names if name != _CHUNKED)
+    status = 501 if error is BadRequest else None
+    return error("unknown_transfer_coding", f"The transfer coding {unknown[:40]!r} is not understood.", status)
+
+
+def _conflict(error: type[MessageError]) -> MessageError:
+    # RFC 9112 §6.3, rule 3: this is how request smuggling looks, and it ought to be handled as an error.
+    return error("conflicting_framing", "The message has both Transfer-Encoding and Content-Length.")
+
+
+def _check_contentless(request: Request) -> None:
+    # RFC 9110 §9.3.6 and §9.3.8: CONNECT has no content and TRACE must not have any; what others would take it for is not worth learning.
+    if "transfer-encoding" in request.headers or request.headers["content-length"].strip("0"):
+        raise BadRequest("unexpected_content", f"A {request.method} request cannot have content.")

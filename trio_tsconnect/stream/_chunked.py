@@ -1,0 +1,97 @@
+"""The chunked coding, read strictly (RFC 9112 §7.1).
+
+The law: a size line is `1*HEXDIG [chunk-ext] CRLF` and nothing else. Extensions are checked and dropped (§7.1.1: a recipient ignores
+those it does not know). The trailer section is handed on as bytes, for it is judged and parsed as heads are.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..message import MessageError
+from ._heads import HeadLimits, head_end
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n")
+_MAX_LINE = 1024
+_MAX_EXTENSIONS = 16384
+
+
+class ChunkedReader:
+    """Takes chunked bytes off the front of a buffer; `next_piece` until it gives `b""`, then `trailer_section` holds the rest."""
+
+    __slots__ = ("_error", "_extensions", "_limits", "_remaining", "_scanned", "_state", "trailer_section")
+
+    def __init__(self, limits: HeadLimits, error: type[MessageError]) -> None:
+        self._limits = limits
+        self._error = error
+        self._state = "size"
+        self._remaining = 0
+        self._scanned = 0
+        self._extensions = 0
+        self.trailer_section = b""
+
+    def next_piece(self, buffer: bytearray) -> bytes | None:
+        """The next bytes of content; None when the buffer has too few; `b""` once the last chunk and the trailers were read."""
+        while True:
+            if self._state == "data":
+                if not buffer:
+                    return None
+                piece = bytes(buffer[: self._remaining])
+                del buffer[: len(piece)]
+                self._remaining -= len(piece)
+                if not self._remaining:
+                    self._state = "data end"
+                return piece
+            if self._state == "data end":
+                if len(buffer) < 2:
+                    if buffer and buffer != b"\r":
+                        raise self._bad("A chunk is longer than its size.")
+                    return None
+                if buffer[:2] != b"\r\n":
+                    raise self._bad("A chunk is longer than its size.")
+                del buffer[:2]
+                self._state = "size"
+            if self._state == "size" and not self._read_size(buffer):
+                return None
+            if self._state == "trailers":
+                return b"" if self._read_trailers(buffer) else None
+
+    def _read_size(self, buffer: bytearray) -> bool:
+        end = buffer.find(b"\n", 0, _MAX_LINE)
+        if end < 0:
+            if len(buffer) >= _MAX_LINE:
+                raise self._bad(f"A chunk size line is longer than {_MAX_LINE} bytes.")
+            return False
+        match = _SIZE_LINE.fullmatch(buffer, 0, end + 1)
+        if match is None:
+            raise self._bad(f"The chunk size line {bytes(buffer[: min(end, 40)])!r} is malformed.")
+        self._extensions += len(match[2])
+        if self._extensions > _MAX_EXTENSIONS:
+            raise self._bad(f"More than {_MAX_EXTENSIONS} bytes of chunk extensions.")
+        self._remaining = int(match[1], 16)
+        del match  # it holds the buffer, which could not be resized
+        del buffer[: end + 1]
+        self._state = "data" if self._remaining else "trailers"
+        return True
+
+    def _read_trailers(self, buffer: bytearray) -> bool:
+        if buffer[:2] == b"\r\n":
+            end = 2
+        elif buffer[:1] == b"\n":
+            end = 1
+        else:
+            end = head_end(buffer, self._scanned)
+        if end < 0:
+            if len(buffer) > self._limits.head:
+                raise self._error("head_too_large", f"The trailer section is longer than {self._limits.head} bytes.")
+            self._scanned = len(buffer)
+            return False
+        self.trailer_section = bytes(buffer[:end])
+        del buffer[:end]
+        self._state = "end"
+        return True
+
+    def _bad(self, detail: str) -> MessageError:
+        return self._error("bad_chunk", f"{detail} (RFC 9112 section 7.1)")

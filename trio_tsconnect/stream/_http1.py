@@ -1,0 +1,398 @@
+"""HTTP/1.1 over any trio stream, both roles.
+
+The law: every byte that is read passes the strict checks of `_heads` and `_chunked` and the rules of `message/` before anybody sees it,
+and nothing of h11 shows outside of this room.
+
+A connection reads and writes separately, so one task may do each. What is written is queued until `drain`, so that a head and the
+body that is at hand go out in one write; whoever is about to wait for something drains first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import trio
+
+from ..message import (
+    NO_BODY,
+    BadRequest,
+    BadResponse,
+    Body,
+    Framing,
+    Headers,
+    MessageError,
+    Request,
+    Response,
+    check_request,
+    check_response,
+    check_trailers,
+    request_body,
+    response_body,
+)
+from ._chunked import ChunkedReader
+from ._heads import HeadLimits, check_head_bytes, check_head_size, fields_to_bytes, head_end, request_to_bytes, response_to_bytes
+from ._machine import Machines, Parser, load_parser
+
+READ_SIZE = 65536
+DRAIN_ABOVE = 65536
+_MOST_EMPTY_LINES = 8
+
+
+class IncompleteMessage(Exception):
+    """The peer ended its input in the middle of a message. `began`: whether any byte of that message had come."""
+
+    def __init__(self, detail: str, *, began: bool = True) -> None:
+        super().__init__(detail)
+        self.began = began
+
+
+class _HTTP1:
+    """What both roles share: the buffer, bodies both ways, and the queue of what is written."""
+
+    _error: ClassVar[type[MessageError]]
+    _reading_requests: ClassVar[bool]
+
+    def __init__(self, stream: trio.abc.Stream, *, limits: HeadLimits | None = None, parser: Parser = "h11") -> None:
+        self.stream = stream
+        self.limits = limits or HeadLimits()
+        self.trailers: Headers | None = None
+        """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
+        self.body: Body = NO_BODY
+        """How the body of the message that was read last is framed."""
+        self._machines: Machines = load_parser(parser)
+        self._machine = self._new_machine()
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._head = b""
+        self._ended = False
+        self._remaining = 0
+        self._chunks: ChunkedReader | None = None
+        self._body_read = True
+        self._sending: Body = NO_BODY
+        self._queue: list[bytes | bytearray] = []
+        self._queued = 0
+        self._flush: Callable[[], object] | None = getattr(stream, "flush", None)
+
+    def _new_machine(self) -> Any:
+        raise AssertionError("each role has its machine")
+
+    # ------------------------------------------------------------------------------------------------------------------ reading
+
+    async def fill(self) -> bool:
+        """Read what comes next into the buffer; False at the end of input, for good."""
+        if self._ended:
+            return False
+        data = await self.stream.receive_some(READ_SIZE)
+        if not data:
+            self._ended = True
+            return False
+        self._buffer += data
+        return True
+
+    def feed(self, data: bytes) -> None:
+        """Put bytes that someone else has read from the stream into the buffer; `b""` is the end of input."""
+        if data:
+            self._buffer += data
+        else:
+            self._ended = True
+
+    @property
+    def buffered(self) -> int:
+        """Bytes read from the stream and not used yet."""
+        return len(self._buffer)
+
+    @property
+    def input_ended(self) -> bool:
+        """Whether the end of input has been seen; there may still be bytes in the buffer."""
+        return self._ended
+
+    def take_buffer(self) -> bytes:
+        """Take the unused bytes out: the beginning of what follows an upgrade."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    async def _read_head(self) -> bytes:
+        buffer = self._buffer
+        while True:
+            end = head_end(buffer, self._scanned)
+            check_head_size(buffer, end, self.limits, self._error, request=self._reading_requests)
+            if end >= 0:
+                break
+            self._scanned = len(buffer)
+            if not await self.fill():
+                raise IncompleteMessage("the input ended within a head", began=bool(buffer))
+        self._scanned = 0
+        self._head = head = bytes(buffer[:end])
+        del buffer[:end]
+        check_head_bytes(head, self.limits, self._error)
+        return head
+
+    def _expect_body(self, body: Body) -> None:
+        self.body = body
+        self.trailers = None
+        self._body_read = False
+        match body.framing:
+            case Framing.CHUNKED:
+                self._chunks = ChunkedReader(self.limits, self._error)
+            case Framing.LENGTH if body.length:
+                self._remaining = body.length
+            case Framing.NONE | Framing.LENGTH:
+                self._finish_body()
+            case _:
+                pass
+
+    def _finish_body(self) -> None:
+        self._body_read = True
+        self._chunks = None
+
+    @property
+    def body_complete(self) -> bool:
+        """Whether the body of the message that was read last has been read to its end."""
+        return self._body_read
+
+    def body_piece(self) -> bytes | bytearray | None:
+        """What the buffer holds of the body: some bytes; `b""` at its end; None when more must be read (`fill`)."""
+        if self._body_read:
+            return b""
+        if self._chunks is not None:
+            piece = self._chunks.next_piece(self._buffer)
+            if piece == b"":
+                self._end_chunked(self._chunks.trailer_section)
+            return piece
+        if not self._buffer:
+            if self._ended and self.body.framing is Framing.CLOSE:
+                self._machine.receive_data(b"")
+                self._machine.next_event()
+                self._finish_body()
+                return b""
+            return None
+        if self.body.framing is Framing.LENGTH:
+            data = bytes(self._buffer[: self._remaining])
+            del self._buffer[: len(data)]
+            self._remaining -= len(data)
+        else:
+            data = self.take_buffer()
+        self._machine.receive_data(data)
+        self._machine.next_event()
+        if self.body.framing is Framing.LENGTH and not self._remaining:
+            self._machine.next_event()
+            self._finish_body()
+        return data
+
+    def _end_chunked(self, section: bytes) -> None:
+        check_head_bytes(section, self.limits, self._error)
+        self._machine.receive_data(b"0\r\n" + section)
+        try:
+            event = self._machine.next_event()
+        except self._machines.error as exc:
+            raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
+        if len(section) > 2:
+            trailers = _headers(event)
+            check_trailers(trailers, self._error)
+            self.trailers = trailers
+        self._finish_body()
+
+    async def receive_body(self) -> bytes | bytearray:
+        """The next bytes of the body, `b""` at its end. `IncompleteMessage` when the input ends before it does."""
+        while (piece := self.body_piece()) is None:
+            if not await self.fill() and self.body.framing is not Framing.CLOSE:
+                raise IncompleteMessage("the input ended within a body")
+        return piece
+
+    # ------------------------------------------------------------------------------------------------------------------ writing
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written by `drain`."""
+        return self._queued
+
+    def _put(self, data: bytes | bytearray) -> None:
+        self._queue.append(data)
+        self._queued += len(data)
+
+    def queue_body(self, data: bytes | bytearray) -> None:
+        """Add a piece of the body; an empty one adds nothing."""
+        if data:
+            for part in self._machine.send_with_data_passthrough(self._machines.h11.Data(data=data)):
+                self._put(part)
+
+    def queue_end(self, trailers: Headers | None = None) -> None:
+        """End the body. Trailers go out only on a chunked one; elsewhere there is no place for them."""
+        chunked = self._sending.framing is Framing.CHUNKED
+        ending = self._machine.send(self._machines.end)
+        if ending:
+            self._put(b"0\r\n" + fields_to_bytes(trailers) + b"\r\n" if trailers and chunked else ending)
+
+    async def drain(self) -> None:
+        """Write all that is queued, in one piece, and let the peer see it at once. A checkpoint only if there is something.
+
+        When this is cancelled a part may have been written: the connection is of no more use.
+        """
+        if self._queue:
+            data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+            self._queue.clear()
+            self._queued = 0
+            await self.stream.send_all(data)
+            if self._flush is not None:
+                self._flush()
+
+
+class HTTP1Server(_HTTP1):
+    """The side that reads requests and writes responses."""
+
+    _error = BadRequest
+    _reading_requests = True
+
+    def _new_machine(self) -> Any:
+        return self._machines.server()
+
+    def skip_empty_lines(self) -> bool:
+        """Drop empty lines before a request line (RFC 9112 §2.2), up to a few; whether a request has begun to arrive."""
+        buffer = self._buffer
+        self._head = b""
+        for _ in range(_MOST_EMPTY_LINES):
+            if buffer[:2] != b"\r\n":
+                break
+            del buffer[:2]
+        return bool(buffer) and buffer != b"\r"
+
+    async def wait_for_request(self) -> bool:
+        """Wait for the first byte of a request; False when the input ends before one."""
+        while not self.skip_empty_lines():
+            if not await self.fill():
+                return False
+        return True
+
+    async def read_request(self) -> Request:
+        """The next request head, judged strictly.
+
+        `BadRequest` for one that is not acceptable (its status says how to answer, then close); `IncompleteMessage` when the input ends first.
+        """
+        head = await self._read_head()
+        machine = self._machine
+        machine.receive_data(head)
+        try:
+            event = machine.next_event()
+        except self._machines.error as exc:
+            event = self._without_host(head)
+            if event is None:
+                status: int = getattr(exc, "error_status_hint", 400)
+                raise BadRequest(
+                    "unknown_coding" if status == 501 else "malformed_head", f"The request head is malformed: {exc}", status
+                ) from None
+        request = Request(event.method.decode("ascii"), event.target.decode("ascii"), _headers(event), event.http_version.decode("ascii"))
+        if event is not None and machine is not self._machine:
+            del request.headers[b"host"]
+        check_request(request)
+        self._expect_body(request_body(request))
+        if self._body_read:
+            self._machine.next_event()
+        return request
+
+    def _without_host(self, head: bytes) -> Any:
+        # h11 refuses an HTTP/1.1 request without Host while parsing; plugins are to see it first, and it is answered after pre_remap.
+        if b"\nhost:" in head.lower():
+            return None
+        machine = self._new_machine()
+        machine.receive_data(head[:-2] + b"host: x\r\n\r\n")
+        try:
+            event = machine.next_event()
+        except self._machines.error:
+            return None
+        self._machine = machine
+        return event
+
+    def seen_request_line(self) -> tuple[str | None, str | None, str]:
+        """For the log: method, target and version of a head that was not acceptable or not complete, as far as they can be told."""
+        line = (self._head or bytes(self._buffer[: self.limits.request_line])).split(b"\n", 1)[0].rstrip(b"\r").decode("latin-1")
+        words = line.split(" ")
+        if len(words) < 2 or not words[0]:
+            return words[0] or None, None, "1.1"
+        version = words[-1].removeprefix("HTTP/") if len(words) > 2 and words[-1].startswith("HTTP/") else ""
+        return words[0], " ".join(words[1:-1] if version else words[1:]), "1.0" if version == "1.0" else "1.1"
+
+    def queue_response(self, response: Response, body: Body) -> None:
+        """Add a response head, framed as `body` says; an interim one (1xx) with `NO_BODY`."""
+        self._put(response_to_bytes(response))
+        if response.status >= 200:
+            self._sending = body
+        self._machine.send(self._machines.response(response.status, body))
+
+    def next_cycle(self) -> None:
+        """Make ready for the next request; only after both messages are complete."""
+        machine, h11 = self._machine, self._machines.h11
+        if machine.our_state is h11.DONE and machine.their_state is h11.DONE:
+            machine.start_next_cycle()
+        else:  # h11 ends its part after an HTTP/1.0 request, keep-alive or not
+            self._machine = self._new_machine()
+
+
+class HTTP1Client(_HTTP1):
+    """The side that writes requests and reads responses."""
+
+    _error = BadResponse
+    _reading_requests = False
+    _method = "GET"
+
+    def _new_machine(self) -> Any:
+        return self._machines.client()
+
+    def queue_request(self, request: Request, body: Body, *, target: str | None = None, upgrade: bool = False) -> None:
+        """Add a request head, framed as `body` says. `target`: what stands on the request line, if not the request's own."""
+        self._put(request_to_bytes(request, target or request.target))
+        self._method = request.method
+        self._sending = body
+        self._body_read = False
+        self._machine.send(self._machines.request(request.method, body, upgrade))
+
+    async def read_response(self) -> Response:
+        """The next response head, an interim one (1xx) included, judged strictly.
+
+        `BadResponse` for one that is not acceptable; `IncompleteMessage` when the input ends first.
+        """
+        head = await self._read_head()
+        machine = self._machine
+        machine.receive_data(head)
+        try:
+            event = machine.next_event()
+        except self._machines.error as exc:
+            raise BadResponse("malformed_head", f"The response head is malformed: {exc}") from None
+        response = Response(event.status_code, _headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
+        check_response(response, self._method)
+        if response.status >= 200:
+            self._expect_body(response_body(self._method, response))
+            if self._body_read:
+                machine.next_event()
+        return response
+
+    @property
+    def request_sent(self) -> bool:
+        """Whether the request was queued to its end."""
+        return self._machine.our_state not in (self._machines.h11.SEND_BODY, self._machines.h11.IDLE)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow: both messages complete, and not a byte too many (RFC 9112 §9.2)."""
+        return (
+            self._body_read
+            and self.request_sent
+            and not self._buffer
+            and not self._ended
+            and not self._queue
+            and self.body.framing is not Framing.CLOSE
+        )
+
+    def next_cycle(self) -> None:
+        """Make ready for the next request; only when `reusable`."""
+        machine, h11 = self._machine, self._machines.h11
+        if machine.our_state is h11.DONE and machine.their_state is h11.DONE:
+            machine.start_next_cycle()
+        else:
+            self._machine = self._new_machine()
+
+
+def _headers(event: Any) -> Headers:
+    headers = event.headers
+    return Headers.from_parsed([(raw, lower, value) for (raw, value), (lower, _) in zip(headers.raw_items(), headers, strict=True)])

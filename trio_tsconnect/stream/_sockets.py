@@ -1,0 +1,73 @@
+"""The few things that differ between kinds of streams, each asked in one place.
+
+The law: what only a socket needs is done here, by duck and by type; everything above treats all streams alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from ._virtual import VirtualConnection
+
+_LINGER_MOST = 1 << 20
+
+
+def has_input(stream: trio.abc.Stream) -> bool:
+    """Whether a stream that nobody reads has something to read, the end of input included. What cannot be asked has none."""
+    if isinstance(stream, VirtualConnection):
+        receiving = stream.statistics().receiving
+        return bool(receiving.unread) or receiving.ended is not None
+    transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    sock = getattr(transport, "socket", None)
+    if sock is None:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
+
+
+def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object]) -> bool:
+    """Have `callback(reason)` called at the moment the peer is gone; False when the stream cannot tell without being read."""
+    watch = getattr(stream, "watch_peer", None)
+    if watch is None:
+        return False
+    watch(callback)
+    return True
+
+
+def abort(stream: trio.abc.Stream, reason: str) -> None:
+    """Break a stream for both sides if it can be broken synchronously; closing it by force does the rest."""
+    breaker = getattr(stream, "abort", None)
+    if breaker is not None:
+        breaker(reason)
+
+
+async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
+    """Close so that what was written arrives (RFC 9112 §9.6): end the output, then read and drop until the peer closes, for so long at most.
+
+    A virtual connection needs none of it: its bytes are there already. Closes by force when cancelled.
+    """
+    try:
+        if isinstance(stream, VirtualConnection):
+            return
+        with trio.move_on_after(seconds), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            transport: Any = stream
+            if isinstance(stream, trio.SSLStream):
+                transport = stream.transport_stream
+                with contextlib.suppress(trio.BrokenResourceError):  # whatever the peer still sends belongs to no record any more
+                    await stream.unwrap()
+            if isinstance(transport, trio.abc.HalfCloseableStream):
+                await transport.send_eof()
+            left = _LINGER_MOST
+            while left > 0 and (data := await transport.receive_some(65536)):
+                left -= len(data)
+    finally:
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,1 @@
+"""What tests of clients and servers stand on: the real engine, in memory."""
