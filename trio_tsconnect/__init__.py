@@ -4,6 +4,9 @@ from trio_tsconnect._version import __version__ as __version__
 from trio_tsconnect.engine import ConfigError as ConfigError
 from trio_tsconnect.engine import ConnectOptions as ConnectOptions
 from trio_tsconnect.engine import ConnectRefused as ConnectRefused
+from trio_tsconnect.engine import FetchedResponse as FetchedResponse
+from trio_tsconnect.engine import FetchError as FetchError
+from trio_tsconnect.engine import FrontEnd as FrontEnd
 from trio_tsconnect.engine import HttpConfig as HttpConfig
 from trio_tsconnect.engine import InvalidState as InvalidState
 from trio_tsconnect.engine import ListenConfig as ListenConfig
@@ -12,6 +15,7 @@ from trio_tsconnect.engine import OriginConfig as OriginConfig
 from trio_tsconnect.engine import Plugin as Plugin
 from trio_tsconnect.engine import Proxy as Proxy
 from trio_tsconnect.engine import ProxyConfig as ProxyConfig
+from trio_tsconnect.engine import ProxyStatistics as ProxyStatistics
 from trio_tsconnect.engine import RemapRule as RemapRule
 from trio_tsconnect.engine import Session as Session
 from trio_tsconnect.engine import TlsFiles as TlsFiles

@@ -131,6 +131,12 @@ DIFFERENCES: dict[str, Difference] = {
         reason="A session is HTTP/1; telling the protocols apart is the listener's business, with serve_auto.",
         outcomes=_refused(400),
     ),
+    "loop": Difference(
+        there="Over a socket it knows its own address and answers 400; over a virtual connection it sends the request to itself once",
+        here="Sends the request to itself once, finds itself in Via, and relays its own 400",
+        reason="Which addresses lead back here is not for the proxy to know; Via tells (RFC 9110 §7.6.3).",
+        outcomes=_everywhere(attrs.evolve(CASES["loop"].virtual, bodies=(None,))),
+    ),
     "origin_rst": Difference(
         there="Sends a second time on a fresh connection, and fires READ_RESPONSE_HDR for responses that never came",
         here="502 after one attempt; read_response does not fire",
@@ -153,9 +159,9 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "close_before_resp": Difference(
         there="Over a virtual connection the transaction runs on, and is logged with 200",
-        here="Over a virtual connection the transaction is cancelled at once, as the client's doing",
-        reason="A virtual client that has closed is known to be gone; working on for it helps nobody.",
-        outcomes={"virtual": _GONE},
+        here="Over a virtual connection the transaction is cancelled at once, over TLS once it is watched, as the client's doing",
+        reason="A client that has closed, and not just ended its input, is known to be gone; working on for it helps nobody.",
+        outcomes={"virtual": _GONE, "tls": _GONE},
     ),
     "websocket": Difference(
         there="404: the target becomes ws://, for which there was no remap rule",

@@ -35,3 +35,4 @@ class TransactionFailure(Exception):
         self.failure = failure
         self.detail = detail or (failure.detail if isinstance(failure, MessageError) else failure.value.replace("_", " "))
         self.plugin = plugin
+        self.log: dict[str, str] | None = None

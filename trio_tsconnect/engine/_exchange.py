@@ -13,22 +13,41 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from trio_tsconnect.engine._bodies import Transforms, next_request_piece
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._pool import OriginConnection
-from trio_tsconnect.engine._prepare import clean_response, frame_for_client, prepare_request
+from trio_tsconnect.engine._prepare import clean_response, frame_for_client, frame_for_origin, prepare_request
 from trio_tsconnect.engine._respond import finish_request
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._tunnel import tunnel
 from trio_tsconnect.engine._watch import Watch
-from trio_tsconnect.message import NO_BODY, Body, Failure, Framing, MessageError, Response, TargetURI, keep_alive, strip_hop_by_hop
+from trio_tsconnect.message import (
+    CHUNKED_BODY,
+    NO_BODY,
+    Body,
+    Failure,
+    Framing,
+    MessageError,
+    Response,
+    TargetURI,
+    add_via,
+    keep_alive,
+    strip_hop_by_hop,
+)
 from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage
+
+
+class Again(Exception):
+    """A plugin has asked for another attempt (`Transaction.retry`)."""
 
 
 async def exchange(txn: Transaction, connection: OriginConnection) -> None:
     """Send the request on this connection, relay the response, and give the connection back if it is good for another."""
-    if txn.attempts == 1:
+    if not txn.prepared:
         prepare_request(txn)
+        txn.prepared = True
     txn.enter(State.SEND_REQUEST)
     await fire(txn, txn.hooks.send_request)
     if await _send_head(txn, connection.http):
@@ -36,14 +55,31 @@ async def exchange(txn: Transaction, connection: OriginConnection) -> None:
         await _relay_response(txn, connection)
     else:
         txn.enter(State.READ_RESPONSE)
-        await _beside(lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http))
-    await finish_request(txn)
+        assert txn.session.nursery is not None
+        await _beside(
+            txn.session.nursery, lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http)
+        )
+    if txn.session.broken:
+        txn.keep_alive = False
+    elif txn.keep_alive:
+        await finish_request(txn)
+
+
+async def connect_tunnel(txn: Transaction, connection: OriginConnection) -> None:
+    """Answer CONNECT with 200 and carry bytes (RFC 9110 §9.3.6)."""
+    txn.response = Response(200, reason="Connection Established")
+    txn.enter(State.SEND_RESPONSE)
+    await fire(txn, txn.hooks.send_response)
+    await _begin_tunnel(txn, connection, txn.response)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- the request
 
 
 async def _send_head(txn: Transaction, http: HTTP1Client) -> bool:
     """Write the head, and what has come of the body, in one piece; whether that was all."""
-    client = txn.session.http
-    http.queue_request(txn.request, client.body, target=_line_target(txn))
+    body = frame_for_origin(txn)
+    http.queue_request(txn.request, body, target=_line_target(txn), upgrade=txn.upgrade is not None)
     complete = _queue_what_is_there(txn, http)
     txn.watch.arm(Failure.ORIGIN_INACTIVITY, txn.config.inactivity_timeout)
     try:
@@ -64,27 +100,15 @@ def _line_target(txn: Transaction) -> str:
 
 def _queue_what_is_there(txn: Transaction, http: HTTP1Client) -> bool:
     """Move what the client's buffer holds of the body to the origin's queue, up to a good write; whether that was all of it."""
-    client = txn.session.http
     while http.queued < DRAIN_ABOVE:
-        try:
-            piece = client.body_piece()
-        except MessageError as exc:
-            raise TransactionFailure(exc) from None
+        piece = next_request_piece(txn)
         if piece is None:
             return False
         if not piece:
-            http.queue_end(client.trailers)
+            http.queue_end(txn.session.http.trailers)
             return True
-        _count_request(txn, len(piece))
         http.queue_body(piece)
     return False
-
-
-def _count_request(txn: Transaction, size: int) -> None:
-    txn.request_bytes += size
-    limit = txn.config.max_request_body
-    if limit is not None and txn.request_bytes > limit:
-        raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
 
 
 async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
@@ -95,6 +119,7 @@ async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
     with watch.scope:
         while True:
             complete = _queue_what_is_there(txn, http)
+            full = http.queued >= DRAIN_ABOVE
             if http.queued:
                 watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
                 try:
@@ -103,69 +128,79 @@ async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
                     return
             if complete:
                 break
-            if http.queued or client.buffered >= DRAIN_ABOVE:
+            if full:
                 continue
             watch.arm(Failure.REQUEST_BODY_TIMEOUT, timeout)
             if not await client.fill():
                 raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.")
     watch.check()
     txn.sending_body = False
+    response_is_due(txn)
     if txn.state is State.READ_RESPONSE:
-        txn.watch.arm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.origin_config.response_timeout)
+        txn.watch.rearm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.response_due)
 
 
-async def _beside(main: Callable[[], Awaitable[None]], helper: Callable[[], Awaitable[None]]) -> None:
+async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], helper: Callable[[], Awaitable[None]]) -> None:
     """Run `main` with `helper` beside it. The end of `main` ends both; the first failure of either comes out as it is."""
     failure: Exception | None = None
+    main_scope, helper_scope = trio.CancelScope(), trio.CancelScope()
+    helper_done = trio.Event()
 
     async def run_helper() -> None:
         nonlocal failure
         try:
-            await helper()
+            with helper_scope:
+                await helper()
         except Exception as exc:
-            failure = failure or exc
-            nursery.cancel_scope.cancel()
+            failure = exc
+            main_scope.cancel()
+        finally:
+            helper_done.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_helper)
-        try:
+    nursery.start_soon(run_helper, name="request body")
+    try:
+        with main_scope:
             await main()
-        except Exception as exc:
-            failure = failure or exc
-        nursery.cancel_scope.cancel()
+    finally:
+        helper_scope.cancel()
+        with trio.CancelScope(shield=True):  # it ends at its next checkpoint
+            await helper_done.wait()
     if failure is not None:
         raise failure
 
 
+# --------------------------------------------------------------------------------------------------------------------- the response
+
+
 async def _relay_response(txn: Transaction, connection: OriginConnection) -> None:
     http = connection.http
-    response = await _read_head(txn, http)
-    persists = keep_alive(response.version, response.headers)
+    response, persists = await _read_head(txn, http)
+    if response.status == 101:
+        await _switch_protocols(txn, connection, response)
+        return
     clean_response(txn, response)
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
     response = txn.response
-    body = frame_for_client(txn, response, http.body)
-    client = txn.session.http
+    transforms = Transforms(txn, txn.response_transforms) if txn.response_transforms else None
+    body = frame_for_client(txn, response, CHUNKED_BODY if transforms and not http.body.empty else http.body)
     txn.status = response.status
     txn.response_begun = True
-    client.queue_response(response, body)
-    await _relay_body(txn, http, body)
+    txn.session.http.queue_response(response, body)
+    await _relay_body(txn, http, body, transforms)
     txn.response_complete = True
     if persists and http.reusable:
         http.next_cycle()
-        txn.origin = None
-        if not txn.proxy.pool.release(connection, txn.origin_config):
-            await txn.proxy.pool.discard(connection)
+        if txn.proxy.pool.release(connection, txn.origin_config):
+            txn.origin = None
 
 
-async def _read_head(txn: Transaction, http: HTTP1Client) -> Response:
-    """The final response head; interim ones are relayed on the way (RFC 9110 §15.2)."""
-    if not txn.session.http.body_complete:
-        txn.watch.disarm()  # the response is due from the end of the request on
-    else:
-        txn.watch.arm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.origin_config.response_timeout)
+async def _read_head(txn: Transaction, http: HTTP1Client) -> tuple[Response, bool]:
+    """The final response head, and whether the connection persists; interim ones are relayed on the way (RFC 9110 §15.2)."""
+    if txn.session.http.body_complete:
+        response_is_due(txn)
     while True:
+        txn.watch.rearm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.response_due)
         try:
             response = await http.read_response()
         except MessageError as exc:
@@ -175,16 +210,24 @@ async def _read_head(txn: Transaction, http: HTTP1Client) -> Response:
                 raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin closed within a response head.") from None
             raise TransactionFailure(Failure.ORIGIN_CLOSED, "The origin closed the connection without an answer.") from None
         txn.response = response
-        txn.origin_status = response.status
-        deadline = txn.watch.scope.deadline
+        status = txn.origin_status = response.status
+        persists = keep_alive(response.version, response.headers)
         txn.watch.disarm()
         await fire(txn, txn.hooks.read_response)
-        if response.status == 101:
+        if txn.retry_target is not None:
+            raise Again
+        if (status < 200 or txn.response.status < 200) and txn.response.status != status:
+            raise TransactionFailure(Failure.PLUGIN, "A plugin made a final response of an interim one, or the reverse.")
+        if status >= 200 or (status == 101 and txn.upgrade is not None):
+            return txn.response, persists
+        if status == 101:
             raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched protocols, which nobody asked for.")
-        if response.status >= 200:
-            return txn.response
         await _relay_interim(txn, txn.response)
-        txn.watch.rearm(Failure.ORIGIN_RESPONSE_TIMEOUT, deadline)
+
+
+def response_is_due(txn: Transaction) -> None:
+    """The request was sent to its end: from now on the response is due."""
+    txn.response_due = trio.current_time() + txn.origin_config.response_timeout
 
 
 async def _relay_interim(txn: Transaction, response: Response) -> None:
@@ -199,22 +242,25 @@ async def _relay_interim(txn: Transaction, response: Response) -> None:
     await client.drain()
 
 
-async def _relay_body(txn: Transaction, http: HTTP1Client, body: Body) -> None:
+async def _relay_body(txn: Transaction, http: HTTP1Client, body: Body, transforms: Transforms | None) -> None:
     """Stream the response body; one write for each read, and the head goes with the first."""
     client, watch, timeout = txn.session.http, txn.watch, txn.config.inactivity_timeout
-    wanted = body.framing is not Framing.NONE
-    while wanted:
+    silent = body.framing is Framing.NONE or (body.empty and not http.body.empty)
+    while not silent:
         try:
             piece = http.body_piece()
         except MessageError as exc:
             raise TransactionFailure(exc) from None
+        at_end = piece == b""
+        if transforms is not None and piece is not None:
+            piece = transforms.finish() if at_end else transforms.feed(piece)
         if piece:
             txn.response_bytes += len(piece)
             client.queue_body(piece)
-            if client.queued < DRAIN_ABOVE:
-                continue
-        elif piece is not None:
+        if at_end:
             break
+        if piece is not None and client.queued < DRAIN_ABOVE:
+            continue
         if client.queued:
             watch.arm(Failure.CLIENT_TIMEOUT, timeout)
             await client.drain()
@@ -234,3 +280,48 @@ async def _fill(http: HTTP1Client) -> None:
         raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin's connection broke within a response.") from None
     if not more and http.body.framing is not Framing.CLOSE:
         raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin closed within a response.")
+
+
+# ---------------------------------------------------------------------------------------------------------------------- the tunnel
+
+
+async def _switch_protocols(txn: Transaction, connection: OriginConnection, response: Response) -> None:
+    """Relay a 101 and carry bytes from there on (RFC 9110 §7.8)."""
+    chosen = response.headers.tokens("upgrade")
+    if not chosen or not set(chosen) <= set(txn.upgrade or ()):
+        raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched to a protocol that was not offered.")
+    strip_hop_by_hop(response.headers, keep_upgrade=True)
+    if txn.config.via:
+        add_via(response.headers, response.version, txn.config.via)
+    txn.enter(State.SEND_RESPONSE)
+    await fire(txn, txn.hooks.send_response)
+    await _begin_tunnel(txn, connection, txn.response)
+
+
+async def _begin_tunnel(txn: Transaction, connection: OriginConnection, response: Response) -> None:
+    client = txn.session.http
+    txn.keep_alive = False
+    txn.status = response.status
+    txn.response_begun = True
+    client.queue_response(response, NO_BODY)
+    txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
+    await client.drain()
+    txn.enter(State.TUNNEL)
+
+    def count_request(size: int) -> None:
+        txn.request_bytes += size
+
+    def count_response(size: int) -> None:
+        txn.response_bytes += size
+
+    await tunnel(
+        client.stream,
+        connection.stream,
+        from_client=client.take_buffer(),
+        from_origin=connection.http.take_buffer(),
+        watch=txn.watch,
+        idle_timeout=txn.config.tunnel_timeout,
+        count_request=count_request,
+        count_response=count_response,
+    )
+    txn.response_complete = True

@@ -10,9 +10,11 @@ import logging
 
 import trio
 
+from trio_tsconnect.engine._children import end_children
 from trio_tsconnect.engine._errors import TransactionFailure
-from trio_tsconnect.engine._exchange import exchange
+from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
+from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.engine._record import make_record
 from trio_tsconnect.engine._respond import send_answer, send_failure
 from trio_tsconnect.engine._route import choose_origin, remap
@@ -25,6 +27,7 @@ from trio_tsconnect.message import (
     MessageError,
     check_expect,
     keep_alive,
+    outcome,
     retry_safe,
 )
 from trio_tsconnect.stream import IncompleteMessage
@@ -46,6 +49,8 @@ async def run_transaction(txn: Transaction) -> None:
         txn.end("client", Failure.CLIENT_GONE.value)
     except trio.Cancelled:
         txn.keep_alive = False
+        if txn.method is None:
+            txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
         txn.end(*txn.session.cancel_cause)
         raise
     except Exception:
@@ -60,22 +65,27 @@ async def _transact(txn: Transaction) -> None:
     hooks = txn.hooks
     _set_bounds(txn)
     await fire(txn, hooks.transaction_start)
-    if txn.session.failure is not None:
-        raise txn.session.failure
+    if (failure := txn.session.failure) is not None:
+        txn.plugin_log.setdefault(failure.plugin or "-", {})["failed"] = failure.log
+        raise failure
 
     await _read_request(txn)
     await fire(txn, hooks.read_request)
-    if txn.answer is not None:
-        return await send_answer(txn)
+    if txn.answered():
+        await send_answer(txn)
+        return
 
     txn.enter(State.REMAP)
     await fire(txn, hooks.pre_remap)
-    if txn.answer is not None:
-        return await send_answer(txn)
+    if txn.answered():
+        await send_answer(txn)
+        return
     remap(txn)
     await fire(txn, txn.hooks.post_remap)
-    if txn.answer is not None:
-        return await send_answer(txn)
+    _set_bounds(txn)  # a rule or a plugin may have set another limit
+    if txn.answered():
+        await send_answer(txn)
+        return
 
     _check_expectations(txn)
     await _ask_origin(txn)
@@ -124,20 +134,44 @@ async def _ask_origin(txn: Transaction) -> None:
     origin = choose_origin(txn)
     pool = txn.proxy.pool
     retryable = retry_safe(txn.request, body=txn.session.http.body)
+    fresh = txn.method == "CONNECT"
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
-        connection = await pool.acquire(origin, txn.origin_config, fresh=txn.attempts > 0)
+        connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn, origin))
         txn.origin = connection
         txn.origin_id, txn.origin_reused = connection.id, connection.reused
         txn.attempts += 1
         try:
-            await exchange(txn, connection)
+            await (connect_tunnel if txn.method == "CONNECT" else exchange)(txn, connection)
             return
         except TransactionFailure as failed:
-            again = failed.failure is Failure.ORIGIN_CLOSED and connection.reused and retryable and not txn.interim_sent
+            again = outcome(failed.failure).retry and connection.reused and retryable and not txn.interim_sent
             if not again or txn.attempts > txn.origin_config.retries:
                 raise
+            fresh = True
+        except Again:
+            origin = _retry_at(txn)
         await drop_origin(txn)
+
+
+def _retry_at(txn: Transaction) -> Origin:
+    target, txn.retry_target = txn.retry_target, None
+    assert target is not None
+    txn.request.target = target
+    origin = choose_origin(txn)
+    if txn.uri is not None:
+        txn.request.headers[b"Host"] = txn.uri.authority
+    return origin
+
+
+def _held_above(txn: Transaction, origin: Origin) -> bool:
+    """Whether an ancestor has a connection to this origin: waiting for it to come free would be waiting for oneself."""
+    ancestor = txn.parent
+    while ancestor is not None:
+        if ancestor.origin is not None and ancestor.origin.origin == origin:
+            return True
+        ancestor = ancestor.parent
+    return False
 
 
 async def drop_origin(txn: Transaction) -> None:
@@ -150,8 +184,9 @@ async def drop_origin(txn: Transaction) -> None:
 async def _close(txn: Transaction) -> None:
     """Stage 8: nothing is held any more, the record is written, the last hook runs."""
     try:
-        await drop_origin(txn)
+        await end_children(txn)
     finally:
+        await drop_origin(txn)
         if txn.state is not State.RELEASE:
             txn.enter(State.RELEASE)
         txn.proxy.log.write(make_record(txn))

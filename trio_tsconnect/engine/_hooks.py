@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import trio
 
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._plugin import HookMethod, plugin_name
-from trio_tsconnect.engine._session import Session
-from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.message import Failure
+
+if TYPE_CHECKING:
+    from trio_tsconnect.engine._session import Session
+    from trio_tsconnect.engine._transaction import Transaction
 
 logger = logging.getLogger("trio_tsconnect")
 
@@ -31,8 +34,15 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
 
 def blame(txn: Transaction, method: HookMethod, exc: Exception) -> TransactionFailure:
     """Put an exception on its plugin's account, in the record and in the process's log."""
-    name = plugin_name(method)
-    hook = getattr(method, "__name__", "hook")
+    return _blame(txn, plugin_name(method), getattr(method, "__name__", "hook"), exc)
+
+
+def blame_transform(txn: Transaction, name: str, exc: Exception) -> TransactionFailure:
+    """The same for an exception in a transform of a body."""
+    return _blame(txn, name, "transform", exc)
+
+
+def _blame(txn: Transaction, name: str, hook: str, exc: Exception) -> TransactionFailure:
     txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": f"{type(exc).__name__}: {exc}"}
     logger.error("plugin %s failed in %s (transaction %d)", name, hook, txn.number, exc_info=exc)
     return TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)

@@ -16,6 +16,7 @@ import trio
 
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.message import Failure
+from trio_tsconnect.stream import close_now
 
 
 class Origin(Protocol):
@@ -24,6 +25,11 @@ class Origin(Protocol):
     @property
     def name(self) -> str:
         """What to call it in an error."""
+        ...
+
+    @property
+    def persistent(self) -> bool:
+        """Whether its connections may serve several transactions, one after another."""
         ...
 
     async def open(self) -> trio.abc.Stream:
@@ -62,6 +68,7 @@ class TCPOrigin:
     host: str
     port: int
     tls: TLS | None = None
+    persistent: bool = True
 
     @property
     def name(self) -> str:
@@ -85,6 +92,7 @@ class UnixOrigin:
 
     path: str
     tls: TLS | None = None
+    persistent: bool = True
 
     @property
     def name(self) -> str:
@@ -104,16 +112,16 @@ async def _secure(stream: trio.SocketStream, tls: TLS) -> trio.abc.Stream:
     try:
         context = _context(tls.verify, tls.ca_file)
     except (OSError, ssl.SSLError) as exc:
-        await trio.aclose_forcefully(stream)
+        await close_now(stream)
         raise TransactionFailure(Failure.ORIGIN_TLS, f"The authorities to trust cannot be read: {exc.strerror}.") from None
     secured: trio.SSLStream[trio.SocketStream] = trio.SSLStream(stream, context, server_hostname=tls.server_name, https_compatible=True)
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as exc:
-        await trio.aclose_forcefully(stream)
+        await close_now(stream)
         reason = getattr(exc.__cause__, "verify_message", None) or getattr(exc.__cause__, "reason", None) or "the connection ended"
         raise TransactionFailure(Failure.ORIGIN_TLS, f"The TLS handshake with the origin failed: {reason}.") from None
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        await close_now(stream)
         raise
     return secured

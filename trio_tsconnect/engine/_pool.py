@@ -20,7 +20,7 @@ from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._options import OriginConfig
 from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.message import Failure
-from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, has_input
+from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input
 
 
 @attrs.define(eq=False)
@@ -43,7 +43,7 @@ class OriginConnection:
 class _Waiter:
     """A transaction in line. What it waits for is put into its hand: a connection, or None, the right to make one."""
 
-    __slots__ = ("granted", "given", "wake")
+    __slots__ = ("given", "granted", "wake")
 
     def __init__(self) -> None:
         self.wake = trio.Event()
@@ -83,25 +83,31 @@ class Pool:
         self._parser = parser
         self._places: dict[Origin, _Place] = {}
         self._closed = False
-        self._rested = trio.Event()  # set when a connection becomes idle while none was
+        self._next_end = math.inf  # when `run` looks next, unless it is woken
+        self._earlier = trio.Event()  # set when a connection becomes idle that is due before that
 
-    async def acquire(self, origin: Origin, config: OriginConfig, *, fresh: bool = False) -> OriginConnection:
-        """A connection for one request. `TransactionFailure` when there is none to be had: 502, 503 or 504."""
+    async def acquire(self, origin: Origin, config: OriginConfig, *, fresh: bool = False, beyond_limit: bool = False) -> OriginConnection:
+        """A connection for one request. `TransactionFailure` when there is none to be had: 502, 503 or 504.
+
+        `fresh`: not one that was used before. `beyond_limit`: do not wait in line, for the one who holds the last is waiting for us.
+        """
         place = self._places.get(origin)
         if place is None:
             place = self._places[origin] = _Place()
         stale: list[OriginConnection] = []
-        connection = None if fresh else self._take_idle(place, stale)
-        if connection is None and not self._take_room(place, config, stale):
-            connection = await self._wait(origin, place, config)
-        try:  # from here on one of `taken` is this transaction's
-            for dead in stale:
-                await trio.aclose_forcefully(dead.stream)
-            if connection is None:
+        try:
+            connection = None if fresh else self._take_idle(place, stale)
+            if connection is None and not self._take_room(place, config, stale, beyond_limit=beyond_limit):
+                connection = await self._wait(origin, place, config)
+        finally:
+            if stale:
+                await _close_all(stale)
+        if connection is None:  # from here on one of `taken` is this transaction's
+            try:
                 connection = await self._connect(origin, config)
-        except BaseException:
-            self._give_room(origin, place)
-            raise
+            except BaseException:
+                self._give_room(origin, place)
+                raise
         connection.uses += 1
         return connection
 
@@ -114,8 +120,8 @@ class Pool:
             stale.append(connection)
         return None
 
-    def _take_room(self, place: _Place, config: OriginConfig, stale: list[OriginConnection]) -> bool:
-        if place.taken + len(place.idle) >= config.max_connections:
+    def _take_room(self, place: _Place, config: OriginConfig, stale: list[OriginConnection], *, beyond_limit: bool) -> bool:
+        if place.taken + len(place.idle) >= config.max_connections and not beyond_limit:
             if not place.idle:
                 return False
             stale.append(place.idle.popleft())
@@ -134,7 +140,7 @@ class Pool:
             else:
                 self._give_room(origin, place)
                 if waiter.given is not None:
-                    await trio.aclose_forcefully(waiter.given.stream)
+                    await close_now(waiter.given.stream)
             raise
         if not waiter.granted:
             place.line.remove(waiter)
@@ -167,7 +173,7 @@ class Pool:
         """Take back a connection that is ready for another request; False when it is not to be kept: then `discard` it."""
         place = self._places[connection.origin]
         most_idle = config.max_connections if config.max_idle is None else config.max_idle
-        if self._closed or not config.keep_alive_timeout:
+        if self._closed or not config.keep_alive_timeout or not connection.origin.persistent:
             return False
         if place.line:
             place.taken -= 1
@@ -178,25 +184,24 @@ class Pool:
         connection.idle_until = trio.current_time() + config.keep_alive_timeout
         place.taken -= 1
         place.idle.append(connection)
-        if not self._rested.is_set():
-            self._rested.set()
+        if connection.idle_until < self._next_end:
+            self._earlier.set()
         return True
 
     async def discard(self, connection: OriginConnection) -> None:
         """Close a connection that is of no more use, at once; also when cancelled."""
         self._give_room(connection.origin, self._places[connection.origin])
-        await trio.aclose_forcefully(connection.stream)
+        await close_now(connection.stream)
 
     async def run(self) -> None:
         """Close connections that have been idle for too long, until cancelled; then all idle ones."""
         try:
             while True:
-                await self._rested.wait()
-                next_end = await self._close_idle(trio.current_time())
-                if next_end == math.inf:
-                    self._rested = trio.Event()
-                else:
-                    await trio.sleep_until(next_end)
+                self._earlier = trio.Event()
+                self._next_end = math.inf
+                self._next_end = await self._close_idle(trio.current_time())
+                with trio.move_on_at(self._next_end):
+                    await self._earlier.wait()
         finally:
             self._closed = True
             await self._close_idle(math.inf)
@@ -206,15 +211,17 @@ class Pool:
         due: list[OriginConnection] = []
         next_end = math.inf
         for origin, place in list(self._places.items()):
-            while place.idle and place.idle[0].idle_until <= now:
-                due.append(place.idle.popleft())
-            if place.idle:
-                next_end = min(next_end, place.idle[0].idle_until)
-            elif not place.taken and not place.line:
+            kept: deque[OriginConnection] = deque()
+            for connection in place.idle:  # in the order of rest; a rule's own keep-alive timeout makes another order of ends
+                if connection.idle_until <= now:
+                    due.append(connection)
+                else:
+                    kept.append(connection)
+                    next_end = min(next_end, connection.idle_until)
+            place.idle = kept
+            if not (kept or place.taken or place.line):
                 del self._places[origin]
-        for connection in due:
-            with trio.CancelScope(shield=True):  # closing by force waits for nothing
-                await trio.aclose_forcefully(connection.stream)
+        await _close_all(due)
         return next_end
 
     def statistics(self) -> PoolStatistics:
@@ -225,3 +232,9 @@ class Pool:
             taken=sum(place.taken for place in places),
             waiting=sum(len(place.line) for place in places),
         )
+
+
+async def _close_all(connections: list[OriginConnection]) -> None:
+    with trio.CancelScope(shield=True):  # closing by force waits for nothing, and a cancel must not leave the rest open
+        for connection in connections:
+            await close_now(connection.stream)

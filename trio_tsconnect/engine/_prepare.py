@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from trio_tsconnect.engine._bodies import Transforms
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.message import (
+    CHUNKED_BODY,
+    EMPTY_BODY,
+    NO_BODY,
     Body,
     Framing,
+    Headers,
     Response,
+    accepts_trailers,
     add_forwarded,
     add_via,
     expects_continue,
@@ -21,11 +27,15 @@ def prepare_request(txn: Transaction) -> None:
     """Make the request what the origin gets, before the first attempt: fields of this hop out, ours in, the origin's name as Host."""
     request, headers = txn.request, txn.request.headers
     client_host = headers.get(b"host")
-    strip_hop_by_hop(headers)
+    txn.upgrade = _offered_upgrade(txn)
+    trailers = accepts_trailers(headers)
+    strip_hop_by_hop(headers, keep_upgrade=txn.upgrade is not None)
+    if trailers:  # RFC 9110 §10.1.4: ours to say again, for we forward trailers
+        _say_te_trailers(headers)
     txn.expects_continue = expects_continue(request)
-    if txn.uri is not None and not (txn.rule.preserve_host if txn.rule else txn.session.target is not None):
-        headers[b"Host"] = txn.uri.authority
-    elif client_host is None and txn.uri is not None:
+    if (txn.uri is not None and not (txn.rule.preserve_host if txn.rule else txn.session.target is not None)) or (
+        client_host is None and txn.uri is not None
+    ):
         headers[b"Host"] = txn.uri.authority
     add_forwarded(
         headers,
@@ -37,7 +47,32 @@ def prepare_request(txn: Transaction) -> None:
     )
     if txn.config.via:
         add_via(headers, request.version, txn.config.via)
-    frame_request(request, txn.session.http.body)
+
+
+def _offered_upgrade(txn: Transaction) -> list[str] | None:
+    """The protocols that the client offers to switch to, where we let it (RFC 9110 §7.8): not from HTTP/1.0, and not to HTTP/2."""
+    headers = txn.request.headers
+    if txn.version == "1.0" or "upgrade" not in headers or "upgrade" not in headers.tokens("connection"):
+        return None
+    offered = headers.tokens("upgrade")
+    return None if "h2c" in offered or not offered else offered
+
+
+def _say_te_trailers(headers: Headers) -> None:
+    headers.add(b"TE", b"trailers")
+    headers[b"Connection"] = b"Upgrade, TE" if b"connection" in headers else b"TE"
+
+
+def frame_for_origin(txn: Transaction) -> Body:
+    """Decide the framing of the request towards the origin, and say it in the head."""
+    body = txn.session.http.body
+    if txn.request_body is not None:
+        body = Body(Framing.LENGTH, len(txn.request_body)) if txn.request_body else NO_BODY if body.framing is Framing.NONE else EMPTY_BODY
+    if txn.request_transforms and not body.empty:
+        txn.request_chain = Transforms(txn, txn.request_transforms)
+        body = CHUNKED_BODY
+    txn.request_body_sent = False
+    return frame_request(txn.request, body)
 
 
 def clean_response(txn: Transaction, response: Response) -> None:

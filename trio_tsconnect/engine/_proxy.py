@@ -8,16 +8,20 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
+import attrs
 import trio
 
 from trio_tsconnect._util import public
+from trio_tsconnect.engine._children import open_child
 from trio_tsconnect.engine._config import ProxyConfig
 from trio_tsconnect.engine._connect import ConnectOptions
 from trio_tsconnect.engine._errors import ConnectRefused
+from trio_tsconnect.engine._fetch import FetchedResponse, fetch
 from trio_tsconnect.engine._flow import run_transaction
+from trio_tsconnect.engine._gone import Sweep
 from trio_tsconnect.engine._hooks import fire_closing
 from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
 from trio_tsconnect.engine._pool import Pool
@@ -25,10 +29,44 @@ from trio_tsconnect.engine._remap import RemapTable
 from trio_tsconnect.engine._session import Session
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.log import JsonLinesLog, Log, LogRecord, StderrLog
+from trio_tsconnect.message import Request
 from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, make_pair, window_of
 
 logger = logging.getLogger("trio_tsconnect")
 _ids = itertools.count(1)
+
+
+@public("trio_tsconnect")
+@attrs.frozen(kw_only=True)
+class ProxyStatistics:
+    """What an engine holds at one moment."""
+
+    sessions: int
+    """Client streams that are being served, virtual ones included."""
+    transactions: int
+    """Requests that are being served."""
+    origin_idle: int
+    """Origin connections that wait for a request."""
+    origin_taken: int
+    """Origin connections that serve one, or are being made."""
+    origin_waiting: int
+    """Transactions that wait for an origin connection."""
+
+
+@public("trio_tsconnect")
+@attrs.frozen(eq=False)
+class FrontEnd:
+    """One client connection of another protocol, as the proxy knows it; made by `Proxy.front_end`."""
+
+    _proxy: Proxy
+    drain: Callable[[], object]
+    """Called when the proxy begins to drain."""
+    end: Callable[[], object]
+    """Called when the proxy cancels what is left."""
+
+    def connect(self, options: ConnectOptions) -> VirtualConnection:
+        """As `Proxy.connect`, but not refused while the proxy drains: the front end itself knows which request is its last."""
+        return self._proxy.open_session(options, None, nursery=None)[0]
 
 
 @public("trio_tsconnect")
@@ -42,14 +80,15 @@ class Proxy:
         self.hooks = hooks
         self.log = log
         self.remap = RemapTable(config.remap)
-        self.head_limits = HeadLimits(
-            request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields
-        )
+        self.head_limits = HeadLimits(request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields)
         self.pool = Pool(self.next_id, self.head_limits, config.http.parser)
         self.draining = False
         self.closed = False
         self._nursery = nursery
         self._sessions: set[Session] = set()
+        self._internal = 0
+        self._sweep = Sweep(self)
+        self._front_ends: set[FrontEnd] = set()
         self._idle = trio.Event()
         self._idle.set()
 
@@ -76,13 +115,35 @@ class Proxy:
         transaction is in progress cancels that transaction, `send_eof` does not. Raises `ConnectRefused` on a proxy that is closing or closed.
         Source: `TSHttpConnectPlugin`.
         """
-        return self._open(options or ConnectOptions(), None)
+        options = options or ConnectOptions()
+        if self.draining and not self.closed:
+            raise ConnectRefused("draining")
+        return self.open_session(options, None, nursery=None)[0]
 
-    def _open(self, options: ConnectOptions, parent: Transaction | None) -> VirtualConnection:
+    def fetch(
+        self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None
+    ) -> AbstractAsyncContextManager[FetchedResponse]:
+        """Send a request over a virtual connection of its own: `async with proxy.fetch(request) as response`, then read `response.body`.
+
+        `body` is sent while the response is read. Leaving the block closes the connection, and so cancels what has not ended. Raises
+        `ConnectRefused`, or `FetchError` when no whole response came.
+        """
+        return fetch(lambda: self.connect(options), request, body)
+
+    def open_child(self, parent: Transaction, options: ConnectOptions, *, detach: bool) -> VirtualConnection:
+        """`Transaction.connect`."""
+        return open_child(parent, options, detach=detach)
+
+    def open_session(
+        self, options: ConnectOptions, parent: Transaction | None, *, nursery: trio.Nursery | None, detached: bool = False
+    ) -> tuple[VirtualConnection, Session]:
+        """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
         if self.closed:
             raise ConnectRefused("closed")
-        if self.draining:
-            raise ConnectRefused("draining")
+        # a tree of internal requests takes one place: what is below an internal transaction rides on that one's
+        counts = options.is_internal and not (parent is not None and parent.internal)
+        if counts and self._internal >= self.config.http.max_concurrent_internal:
+            raise ConnectRefused("concurrency")
         identity = Identity(
             tag=options.tag,
             id=options.id,
@@ -93,27 +154,74 @@ class Proxy:
         )
         ours, theirs = make_pair(identity, window_of(options.buffer_index), options.buffer_water_mark)
         session = Session(self, theirs, options.client, options, parent)
+        session.detached = detached
+        session.counts_as_internal = counts
+        self._internal += counts
         self._admit(session)
-        self._nursery.start_soon(session.run, name=f"session {session.number}")
-        return ours
+        (nursery or self._nursery).start_soon(session.run, name=f"session {session.number}")
+        return ours, session
 
     @staticmethod
     def next_id() -> int:
         """A number that is unique in this process and never 0: for a front end's connections, a plugin's requests, the rows of its own log."""
         return next(_ids)
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The client streams that are being served."""
+        return tuple(self._sessions)
+
+    def statistics(self) -> ProxyStatistics:
+        """What the engine holds at this moment."""
+        pool = self.pool.statistics()
+        return ProxyStatistics(
+            sessions=len(self._sessions),
+            transactions=sum(session.transaction is not None for session in self._sessions),
+            origin_idle=pool.idle,
+            origin_taken=pool.taken,
+            origin_waiting=pool.waiting,
+        )
+
     # ------------------------------------------------------------------------------------------------------------------- the books
 
-    def _admit(self, session: Session) -> None:
-        if not self._sessions:
+    @contextmanager
+    def front_end(self, *, drain: Callable[[], object], end: Callable[[], object]) -> Iterator[FrontEnd]:
+        """Register one client connection of another protocol for as long as it lives; it opens its virtual connections by `FrontEnd.connect`.
+
+        `drain()` is called, synchronously, when the proxy begins to drain (at once if it does so already): take no new requests when you can.
+        `end()` is called when what is left is cancelled. Draining waits for registered connections as it does for sessions. Raises
+        `ConnectRefused` on a proxy that is closed.
+        """
+        if self.closed:
+            raise ConnectRefused("closed")
+        front_end = FrontEnd(self, drain, end)
+        self._busy()
+        self._front_ends.add(front_end)
+        try:
+            if self.draining:
+                drain()
+            yield front_end
+        finally:
+            self._front_ends.discard(front_end)
+            self._rest()
+
+    def _busy(self) -> None:
+        if self._idle.is_set():
             self._idle = trio.Event()
+
+    def _rest(self) -> None:
+        if not self._sessions and not self._front_ends:
+            self._idle.set()
+
+    def _admit(self, session: Session) -> None:
+        self._busy()
         self._sessions.add(session)
 
     def forget(self, session: Session) -> None:
         """A session has ended."""
         self._sessions.discard(session)
-        if not self._sessions:
-            self._idle.set()
+        self._internal -= session.counts_as_internal
+        self._rest()
 
     def new_transaction(self, session: Session) -> Transaction:
         """The next request of a session."""
@@ -121,7 +229,14 @@ class Proxy:
 
     async def run_transaction(self, txn: Transaction) -> None:
         """Serve it."""
-        await run_transaction(txn)
+        if txn.session.virtual:
+            await run_transaction(txn)
+            return
+        self._sweep.begin()
+        try:
+            await run_transaction(txn)
+        finally:
+            self._sweep.end()
 
     async def fire_closing(self, session: Session, methods: tuple[HookMethod, ...]) -> None:
         """Run a session's closing hooks."""
@@ -139,15 +254,19 @@ class Proxy:
         self.draining = True
         for session in list(self._sessions):
             session.stop_idling()
+        for front_end in list(self._front_ends):
+            front_end.drain()
         with trio.move_on_after(seconds):
             await self._idle.wait()
-        return not self._sessions
+        return self._idle.is_set()
 
     async def _end(self) -> None:
         """Cancel what is left, wherever its task lives, and wait until it has ended."""
         self.draining = self.closed = True
         for session in list(self._sessions):
             session.cancel("proxy", "closed")
+        for front_end in list(self._front_ends):
+            front_end.end()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.config.http.close_timeout):
             await self._idle.wait()
 
@@ -206,6 +325,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
             async with trio.open_nursery() as nursery:
                 proxy = Proxy(config, hooks, records, nursery)
                 nursery.start_soon(proxy.pool.run, name="origin pool")
+                nursery.start_soon(proxy._sweep.run, name="sweep")
                 for plugin in hooks.plugins:
                     if type(plugin).run is not Plugin.run:
                         nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")

@@ -9,7 +9,7 @@ from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
-from trio_tsconnect.message import EMPTY_BODY, NO_BODY, Body, Failure, Framing, Response, error_page, has_no_content, outcome
+from trio_tsconnect.message import EMPTY_BODY, NO_BODY, Body, Failure, Framing, MessageError, Response, error_page, has_no_content, outcome
 from trio_tsconnect.stream import IncompleteMessage, abort
 
 
@@ -23,6 +23,9 @@ async def send_answer(txn: Transaction) -> None:
 
 async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     """Answer a failure as its outcome says; cut a response that has begun, so that the client can tell."""
+    if txn.response_complete:  # there is nothing left to fail but what would have followed
+        txn.keep_alive = False
+        return
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
     if (connection := txn.origin) is not None:
@@ -93,8 +96,6 @@ async def finish_request(txn: Transaction) -> None:
                 left -= len(piece)
                 if left < 0:
                     break
-        except (IncompleteMessage, trio.BrokenResourceError):
-            pass
-        except Exception as exc:
-            raise TransactionFailure(Failure.BAD_REQUEST, str(exc)) from exc
+        except (IncompleteMessage, MessageError, trio.BrokenResourceError):
+            pass  # the answer was given; what cannot be read any more only ends the connection
     txn.keep_alive = txn.keep_alive and http.body_complete

@@ -23,7 +23,10 @@ def remap(txn: Transaction) -> None:
     if txn.config.via and txn.config.via in via_names(request.headers):
         raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
     if request.method == "CONNECT":
-        raise TransactionFailure(Failure.CONNECT_DENIED, "CONNECT is not permitted.")
+        if not txn.config.permits_connect(uri.host, uri.port):
+            raise TransactionFailure(Failure.CONNECT_DENIED, f"CONNECT to {uri.host}:{uri.port} is not permitted.")
+        txn.uri, txn.origin_url = uri, str(uri)
+        return
     match = proxy.remap.match(uri)
     if match is not None:
         rule = txn.rule = match.rule
@@ -32,8 +35,8 @@ def remap(txn: Transaction) -> None:
             txn.config, txn.origin_config = rule.http_config(txn.config), rule.origin_config(txn.origin_config)
         else:
             txn.origin_config = rule.origin_config(txn.origin_config)
-    elif txn.session.target is None and txn.config.remap_required:
-        raise TransactionFailure(Failure.NO_REMAP_RULE, f"No rule says where {txn.url} is to be had.")
+    elif txn.session.target is None and txn.intercept_origin is None and txn.config.remap_required:
+        raise TransactionFailure(Failure.NO_REMAP_RULE, f"No rule says where {uri.authority}{uri.path} is to be had.")
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)
@@ -41,6 +44,10 @@ def remap(txn: Transaction) -> None:
 
 def choose_origin(txn: Transaction) -> Origin:
     """The origin of the request's target, which a plugin may have changed since `remap`. It also settles `txn.uri`."""
+    if txn.intercept_origin is not None:
+        return txn.intercept_origin
+    if txn.method == "CONNECT" and txn.uri is not None:
+        return TCPOrigin(txn.uri.host, txn.uri.port)
     target = txn.request.target
     rule, uri = txn.rule, txn.uri
     if uri is None or target != txn.origin_url:

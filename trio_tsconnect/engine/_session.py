@@ -1,26 +1,32 @@
 """One client stream: its requests one after another, until one side has had enough.
 
 The law: a session never raises. Whatever ends it, its stream is closed, its transaction has its record, and it is off the proxy's books.
+
+A session owns a nursery, and everything that its transactions start lives there: children, intercepts, a reader that looks after the
+client. So the request tree is the nursery tree, and a transaction that starts nothing pays for no nursery of its own.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._gone import InputWatch
 from trio_tsconnect.engine._plugin import plugin_name
 from trio_tsconnect.message import Failure
-from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, describe_client, watch_peer
+from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, close_now, describe_client, watch_peer
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._connect import ConnectOptions
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._transaction import Transaction
 
+_CAUSE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 logger = logging.getLogger("trio_tsconnect")
 
 
@@ -52,16 +58,22 @@ class Session:
         # what follows is the engine's
         self.target = options.target if options else None
         self.deadline = options.deadline if options else None
+        self.virtual = options is not None
         self.parent = parent
         self.detached = False
+        self.counts_as_internal = False
         self.stream = stream
         self.http = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)
         self.requests = 0
         self.transaction: Transaction | None = None
         self.failure: TransactionFailure | None = None
         self.broken = False
-        self.scope = trio.CancelScope()
         self.cancel_cause: tuple[str, str] = ("proxy", Failure.CANCELLED.value)
+        self.input_watch: InputWatch | None = None
+        self.done: trio.Event | None = None
+        self.nursery: trio.Nursery | None = None
+        self._cancelled = False
+        self._gone: str | None = None
         self._started = False
         self._idle_scope: trio.CancelScope | None = None
 
@@ -72,33 +84,49 @@ class Session:
         return self.proxy.draining or (most is not None and self.requests >= most)
 
     def cancel(self, by: str, why: str) -> None:
-        """End the session now; the record of its transaction says by whom and why."""
-        self.cancel_cause = (by, why)
-        self.scope.cancel()
+        """End the session now; the record of its transaction says by whom and why. The first cause counts."""
+        if not self._cancelled:
+            self._cancelled = True
+            self.cancel_cause = (by, why)
+            if self.nursery is not None:
+                self.nursery.cancel_scope.cancel()
 
     def stop_idling(self) -> None:
         """End the session if it waits for a request; a request that is being served is served."""
         if self._idle_scope is not None:
             self._idle_scope.cancel()
 
-    def _client_is_gone(self, reason: str) -> None:
-        self.cancel("client", Failure.CLIENT_GONE.value)
+    def client_is_gone(self, reason: str = "") -> None:
+        """The client can receive no answer any more: its transaction ends. Bytes it wrote before still make one, for the log.
+
+        A reason that is one snake_case word is the cause that the record tells.
+        """
+        self._gone = reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value
+        if self.transaction is not None:
+            self.cancel("client", self._gone)
 
     async def run(self) -> None:
         """Serve requests until the connection ends; close the stream. An error never leaves, a cancellation from outside does."""
         try:
-            with self.scope:
-                watch_peer(self.stream, self._client_is_gone)
-                await self._serve()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # between two requests a client may go as it likes
-        except Exception:
-            logger.exception("session %d failed inside the engine", self.number)
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                if self._cancelled:
+                    nursery.cancel_scope.cancel()
+                watch_peer(self.stream, self.client_is_gone)
+                try:
+                    await self._serve()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # between two requests a client may go as it likes
+                except Exception:
+                    logger.exception("session %d failed inside the engine", self.number)
+                nursery.cancel_scope.cancel()
         finally:
             try:
                 await self._close()
             finally:
                 self.proxy.forget(self)
+                if self.done is not None:
+                    self.done.set()
 
     async def _serve(self) -> None:
         while await self._next_request():
@@ -106,10 +134,14 @@ class Session:
                 await self._start()
             self.requests += 1
             self.transaction = txn = self.proxy.new_transaction(self)
+            if self._gone is not None:
+                self.cancel("client", self._gone)
             try:
                 await self.proxy.run_transaction(txn)
             finally:
                 self.transaction = None
+            if self.input_watch is not None:
+                await self.input_watch.stop()
             if not txn.keep_alive:
                 return
             self.http.next_cycle()
@@ -117,11 +149,13 @@ class Session:
     async def _next_request(self) -> bool:
         if self.http.skip_empty_lines():
             return True  # pipelined: the next request is here already
-        if self.proxy.draining:
+        if self.proxy.draining and self.requests:
             return False
-        with trio.move_on_after(self.proxy.config.http.keep_alive_timeout) as self._idle_scope:
-            return await self.http.wait_for_request()
-        self._idle_scope = None
+        try:
+            with trio.move_on_after(self.proxy.config.http.keep_alive_timeout) as self._idle_scope:
+                return await self.http.wait_for_request()
+        finally:
+            self._idle_scope = None
         return False
 
     async def _start(self) -> None:
@@ -133,21 +167,19 @@ class Session:
                 name = plugin_name(method)
                 logger.error("plugin %s failed in session_start (session %d)", name, self.number, exc_info=exc)
                 self.failure = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
+                self.failure.log = {"hook": "session_start", "exception": f"{type(exc).__name__}: {exc}"}
 
     async def _close(self) -> None:
-        watch_peer(self.stream, _ignore)
-        if self.broken or self.scope.cancelled_caught:
-            await trio.aclose_forcefully(self.stream)
-        else:
-            seconds = 0.0 if self.http.input_ended else self.proxy.config.http.linger_timeout
-            await close_gently(self.stream, seconds)
-        if self._started:
-            await self.proxy.fire_closing(self, self.proxy.hooks.session_close)
+        watch_peer(self.stream, None)
+        try:
+            if self.broken or self._cancelled:
+                await close_now(self.stream)
+            else:
+                await close_gently(self.stream, 0.0 if self.http.input_ended else self.proxy.config.http.linger_timeout)
+        finally:
+            if self._started:
+                await self.proxy.fire_closing(self, self.proxy.hooks.session_close)
 
     def __repr__(self) -> str:
         tag = f" tag={self.tag!r} id={self.id}" if self.tag or self.id else ""
         return f"<Session {self.number} for {self.client.host} ({self.client.protocol}){tag}, {self.requests} requests>"
-
-
-def _ignore(_: str) -> None:
-    """The session is closing: its peer may go."""

@@ -5,18 +5,25 @@ The law: `enter` is the only writer of the state; what a plugin may do is asked 
 
 from __future__ import annotations
 
+import math
+from collections.abc import AsyncIterable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trio_tsconnect._util import public
+from trio_tsconnect.engine._bodies import Transform, Transforms, read_request_body
+from trio_tsconnect.engine._connect import ConnectOptions
 from trio_tsconnect.engine._errors import InvalidState
+from trio_tsconnect.engine._fetch import FetchedResponse, fetch
+from trio_tsconnect.engine._intercept import InterceptOrigin, Serve
 from trio_tsconnect.engine._plugin import Hooks
 from trio_tsconnect.engine._states import TRANSITIONS, State
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import Headers, HeadersInput, Request, Response, TargetURI
-from trio_tsconnect.stream import ClientInfo
+from trio_tsconnect.stream import ClientInfo, VirtualConnection
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._config import HttpConfig, OriginConfig, RemapRule
@@ -59,12 +66,25 @@ class Transaction:
         self.watch = Watch()
         self.hooks: Hooks = session.proxy.hooks
         self.answer: bytes | None = None
+        self.intercept_origin: InterceptOrigin | None = None
+        self.request_transforms: list[tuple[str, Transform]] = []
+        self.response_transforms: list[tuple[str, Transform]] = []
+        self.request_chain: Transforms | None = None
+        self.request_body: bytes | None = None
+        self.request_body_sent = False
+        self.retry_target: str | None = None
+        self.children: list[Session] = []
+        self.children_refused = False
+        self.descendants = 0
+        self.prepared = False
+        self.upgrade: list[str] | None = None
         self.ended: Ended | None = None
         self.plugin_log: dict[str, dict[str, Any]] = {}
         self.plugin_name = ""
         self.expects_continue = False
         self.interim_sent = False
         self.sending_body = False
+        self.response_due = math.inf
         self.response_begun = False
         self.response_complete = False
         self.wants_keep_alive = False
@@ -166,7 +186,84 @@ class Transaction:
         self.answer = bytes(body)
         self._response = Response(status, fields)
 
+    def intercept(self, serve: Serve) -> None:
+        """Be the origin of this transaction: `await serve(stream)` runs on the far end of a virtual connection and speaks HTTP/1.1 on it.
+
+        Legal until `post_remap` is over; later `InvalidState`. No remap rule is needed. `serve` runs in the session's nursery and is cancelled
+        when the transaction lets go of the connection. An exception in it, or an answer that is not HTTP, is a 502. Source: `TSHttpTxnIntercept`.
+        """
+        self._only_in("intercept()", State.READ_REQUEST, State.REMAP)
+        self.intercept_origin = InterceptOrigin(self, serve, self.plugin_name or "-")
+
+    def transform_request(self, transform: Transform) -> None:
+        """Send the request body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`; its framing follows.
+
+        Legal until `send_request` is over. Several run in the order in which they were added.
+        """
+        self._only_in("transform_request()", State.READ_REQUEST, State.REMAP, State.ACQUIRE_ORIGIN, State.SEND_REQUEST)
+        self.request_transforms.append((self.plugin_name or "-", transform))
+
+    def transform_response(self, transform: Transform) -> None:
+        """Send the response body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`; its framing follows.
+
+        Legal until `send_response` is over. What a transform gets is the body as the origin sent it, compressed if it was. Only bodies
+        of origins (and intercepts) are transformed, not answers of `respond`.
+        """
+        if self.response_begun:
+            raise InvalidState(f"transform_response() is legal until send_response is over, not in state {self.state.value}")
+        self.response_transforms.append((self.plugin_name or "-", transform))
+
+    async def read_request_body(self, limit: int) -> bytes:
+        """The whole request body, at most `limit` bytes; it is kept, and sent to the origin from memory. Legal until `send_request` is over.
+
+        A larger body ends the transaction with 413. Answers `Expect: 100-continue` itself. Cancellation ends the transaction.
+        """
+        self._only_in("read_request_body()", State.READ_REQUEST, State.REMAP, State.ACQUIRE_ORIGIN, State.SEND_REQUEST)
+        return await read_request_body(self, limit)
+
+    def retry(self, target: str | None = None) -> None:
+        """In `read_response`: drop this response and ask again, at `target` (an absolute URI; None: the same one).
+
+        Legal while nothing was sent to the client and the request body can be sent again: there is none, or `read_request_body` has read it.
+        Otherwise `InvalidState`. The hook `send_request` fires again.
+        """
+        self._only_in("retry()", State.READ_RESPONSE)
+        if self.interim_sent and not self.expects_continue:
+            raise InvalidState("retry() comes too late: an interim response was sent")
+        replayable = self.session.http.body.empty or (self.request_body is not None and not self.request_transforms)
+        if not replayable:
+            raise InvalidState("retry() needs a request body that can be sent again: call read_request_body() before it is sent")
+        self.retry_target = target or self.request.target
+
+    def connect(self, options: ConnectOptions | None = None, *, detach: bool = False) -> VirtualConnection:
+        """Open a virtual connection whose transactions are children of this one.
+
+        They inherit the client and the deadline, not tag and id; they are cancelled and awaited before this transaction's record is written.
+        `detach=True` lets them live on: no deadline is inherited, and draining refuses them. `ConnectRefused` when the transaction has ended
+        or a budget is spent (`http.max_depth`, `max_descendants`, `max_concurrent_internal`).
+        """
+        return self.proxy.open_child(self, options or ConnectOptions(), detach=detach)
+
+    def fetch(
+        self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None, detach: bool = False
+    ) -> AbstractAsyncContextManager[FetchedResponse]:
+        """`Proxy.fetch` as a child of this transaction."""
+        return fetch(lambda: self.connect(options, detach=detach), request, body)
+
+    def _only_in(self, what: str, *states: State) -> None:
+        if self.state not in states or self._request is None:
+            raise InvalidState(f"{what} is not legal in state {self.state.value} of transaction {self.number}")
+
     # ------------------------------------------------------------------------------------------------------- what the engine does
+
+    def answered(self) -> bool:
+        """Whether a plugin has answered."""
+        return self.answer is not None
+
+    @property
+    def may_watch_input(self) -> bool:
+        """Whether nobody else reads the client's stream now."""
+        return self._request is not None and self.session.http.body_complete and self.state is not State.TUNNEL
 
     def enter(self, state: State) -> None:
         """Go to a state, if the table allows it, and stamp the milestone."""

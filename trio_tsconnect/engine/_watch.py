@@ -50,9 +50,9 @@ class Watch:
         self.scope.deadline = self._end
 
     @property
-    def time_left(self) -> float:
-        """Seconds until the end of the whole."""
-        return self._end - trio.current_time()
+    def end(self) -> float:
+        """The end of the whole; infinite when there is none."""
+        return self._end
 
     def check(self) -> None:
         """After the scope: raise what fired, if it did."""

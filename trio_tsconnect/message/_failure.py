@@ -65,6 +65,8 @@ class Failure(enum.Enum):
     """The origin ended the connection before its response was whole."""
     ORIGIN_BAD_RESPONSE = "origin_bad_response"
     """The origin's bytes are not an acceptable HTTP message, and no `MessageError` says more."""
+    TUNNEL_IDLE = "tunnel_idle"
+    """Nothing has moved through a tunnel, in either direction, for too long."""
     TRANSACTION_TIMEOUT = "transaction_timeout"
     """The whole transaction crossed its limit."""
     DEADLINE = "deadline"
@@ -122,7 +124,7 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
         case Failure.ACCESS_DENIED | Failure.CONNECT_DENIED:
             return 403, "proxy"
         case Failure.LOOP:
-            return 508, "proxy"  # RFC 5842 §7.2; Traffic Server says 400, which would blame the client
+            return 400, "proxy"  # as Traffic Server does; 508 (RFC 5842 §7.2) is about WebDAV bindings
         case Failure.ORIGIN_NAME_NOT_FOUND | Failure.ORIGIN_REFUSED | Failure.ORIGIN_TLS:
             return 502, "origin"
         case Failure.ORIGIN_CLOSED | Failure.ORIGIN_TRUNCATED | Failure.ORIGIN_BAD_RESPONSE:
@@ -131,6 +133,8 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
             return 504, "origin"  # RFC 9110 §15.6.5
         case Failure.ORIGIN_BUSY:
             return 503, "proxy"  # RFC 9110 §15.6.4
+        case Failure.TUNNEL_IDLE:
+            return None, "proxy"
         case Failure.TRANSACTION_TIMEOUT | Failure.DEADLINE:
             return 504, "proxy"
         case Failure.PLUGIN:

@@ -101,13 +101,13 @@ def _judged(headers: Headers) -> tuple[list[bytes], list[bytes], list[bytes]]:
 
 
 def _check_request_line(request: Request) -> None:
-    if request.version != "1.1" and request.version[0] != "1":
-        # RFC 9110 §15.6.6. A minor version above 1 is read as 1.1 (RFC 9110 §2.5).
-        raise BadRequest("bad_version", f"HTTP/{request.version} is not spoken here.", 505)
     method, target = request.method, request.target
     if method == "PRI":
         # RFC 9113 §3.4: the preface is chosen so that HTTP/1 servers stop here.
         raise BadRequest("http2_preface", "This connection speaks HTTP/1.1, and the request is the beginning of HTTP/2.")
+    if request.version != "1.1" and request.version[0] != "1":
+        # RFC 9110 §15.6.6. A minor version above 1 is read as 1.1 (RFC 9110 §2.5).
+        raise BadRequest("bad_version", f"HTTP/{request.version} is not spoken here.", 505)
     if "#" in target:
         # RFC 9112 §3.2: none of the forms has a fragment.
         raise BadRequest("bad_target", f"The request target {target[:80]!r} has a fragment.")

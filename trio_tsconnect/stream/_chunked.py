@@ -13,7 +13,9 @@ from ._heads import HeadLimits, head_end
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n")
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n"
+)
 _MAX_LINE = 1024
 _MAX_EXTENSIONS = 16384
 
@@ -55,8 +57,10 @@ class ChunkedReader:
                 self._state = "size"
             if self._state == "size" and not self._read_size(buffer):
                 return None
-            if self._state == "trailers":
-                return b"" if self._read_trailers(buffer) else None
+            if self._state == "trailers" and not self._read_trailers(buffer):
+                return None
+            if self._state == "end":
+                return b""
 
     def _read_size(self, buffer: bytearray) -> bool:
         end = buffer.find(b"\n", 0, _MAX_LINE)
@@ -83,9 +87,9 @@ class ChunkedReader:
             end = 1
         else:
             end = head_end(buffer, self._scanned)
+        if (end if end >= 0 else len(buffer)) > self._limits.head:
+            raise self._error("head_too_large", f"The trailer section is longer than {self._limits.head} bytes.")
         if end < 0:
-            if len(buffer) > self._limits.head:
-                raise self._error("head_too_large", f"The trailer section is longer than {self._limits.head} bytes.")
             self._scanned = len(buffer)
             return False
         self.trailer_section = bytes(buffer[:end])

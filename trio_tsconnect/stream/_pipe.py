@@ -178,9 +178,7 @@ class Pipe:
             self._queue(data)
             return
         held += data
-        if not self._ripe and (len(held) >= self.mark or self._unread >= self.window):
-            self._release()
-        elif self._ripe and len(held) >= MERGE_BELOW:
+        if (not self._ripe and (len(held) >= self.mark or self._unread >= self.window)) or (self._ripe and len(held) >= MERGE_BELOW):
             self._release()
 
     def _queue(self, item: bytes) -> None:

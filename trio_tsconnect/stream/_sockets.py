@@ -34,8 +34,11 @@ def has_input(stream: trio.abc.Stream) -> bool:
         return True
 
 
-def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object]) -> bool:
-    """Have `callback(reason)` called at the moment the peer is gone; False when the stream cannot tell without being read."""
+def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None) -> bool:
+    """Have `callback(reason)` called at the moment the peer is gone; False when the stream cannot tell without being read.
+
+    None takes the callback away.
+    """
     watch = getattr(stream, "watch_peer", None)
     if watch is None:
         return False
@@ -48,6 +51,12 @@ def abort(stream: trio.abc.Stream, reason: str) -> None:
     breaker = getattr(stream, "abort", None)
     if breaker is not None:
         breaker(reason)
+
+
+async def close_now(stream: trio.abc.Stream) -> None:
+    """Close by force, without a farewell. Waits for nothing, so it is shielded: it also closes, and returns, in a cancelled task."""
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
 
 
 async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
@@ -70,4 +79,4 @@ async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
             while left > 0 and (data := await transport.receive_some(65536)):
                 left -= len(data)
     finally:
-        await trio.aclose_forcefully(stream)
+        await close_now(stream)

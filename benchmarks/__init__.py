@@ -1,0 +1,1 @@
+"""Benchmarks, as ratios inside one run: `python -m benchmarks`, or `make bench`."""

@@ -1,0 +1,111 @@
+"""Servers in processes of their own, under the same load: what each makes of a second of CPU time.
+
+The law: all of a race's servers get the same load from the same client, and what counts is the CPU time of the server alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from benchmarks import h11_floor
+from benchmarks._children import Child, bare_proxy, child, nginx, tells_cpu_time
+from benchmarks._exchange import Client
+from benchmarks._ratio import AGAIN, Absent, Contestant, Effort, Result, race
+
+CONNECTIONS = 8
+STREAMS = 20
+PATH = "/path/to/resource?id=12345"
+FIELDS = [f"{name.decode()}: {value.decode()}" for name, value in h11_floor.REQUEST_FIELDS if name != b"host"]
+
+Load = Callable[[int, int], Awaitable[None]]
+"""Sends so many requests to a port and returns when all have been answered."""
+
+
+async def _h2load(n: int, port: int, *more: str) -> None:
+    fields = [part for field in FIELDS for part in ("-H", field)]
+    command = ["h2load", "-n", str(n), "-c", str(CONNECTIONS), *more, *fields, f"http://127.0.0.1:{port}{PATH}"]
+    done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    if re.search(rf"{n} total, .* {n} succeeded, 0 failed, 0 errored".encode(), done.stdout) is None:
+        raise RuntimeError(f"h2load was not answered as it should be:\n{done.stdout.decode(errors='replace')}")
+
+
+async def _load_h1(n: int, port: int) -> None:
+    await _h2load(n, port, "--h1")
+
+
+async def _load_h2(n: int, port: int) -> None:
+    await _h2load(n, port, "-m", str(STREAMS))
+
+
+async def _own_load(n: int, port: int) -> None:
+    async def run() -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await Client(stream).run(n // CONNECTIONS)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(CONNECTIONS):
+            nursery.start_soon(run)
+
+
+def _under(load: Load, server: Child) -> Contestant:
+    async def run(n: int) -> float:
+        whole = max(1, n // (CONNECTIONS * STREAMS)) * CONNECTIONS * STREAMS  # as much for each connection
+        start = server.cpu_seconds()
+        await load(whole, server.port)
+        return whole / (server.cpu_seconds() - start)
+
+    return run
+
+
+@asynccontextmanager
+async def _origin() -> AsyncIterator[Child]:
+    async with nginx() if shutil.which("nginx") else child("origin") as origin:
+        yield origin
+
+
+async def proxies(effort: Effort) -> list[Result]:
+    """Our proxy against the least that trio and h11 can do, in front of the same origin."""
+    name = "proxy over TCP"
+    if not tells_cpu_time():
+        return [Absent(name=name, why="the CPU time of another process (/proc)")]
+    load = _load_h1 if shutil.which("h2load") else _own_load
+    async with AsyncExitStack() as stack:
+        origin = await stack.enter_async_context(_origin())
+        ours = await stack.enter_async_context(child("proxy", origin.port))
+        again = await stack.enter_async_context(child("proxy", origin.port))
+        logging = await stack.enter_async_context(child("proxy-log", origin.port))
+        bare = await stack.enter_async_context(bare_proxy(origin.port))
+        contestants = {
+            "ours": _under(load, ours),
+            AGAIN: _under(load, again),
+            "bare_proxy.py": _under(load, bare),
+            "itself with a log of JSON lines": _under(load, logging),
+        }
+        return list(await race(name, contestants, effort, unit="/CPU-s"))
+
+
+async def http2(effort: Effort) -> list[Result]:
+    """Our HTTP/2 front end with a plugin that answers, against hypercorn's trio worker with an application that does."""
+    name = "HTTP/2 front end, plugin answers"
+    for there, what in (
+        (importlib.util.find_spec("trio_tsconnect.http2"), "trio_tsconnect.http2"),
+        (importlib.util.find_spec("h2"), "h2 (from PyPI)"),
+        (importlib.util.find_spec("hypercorn"), "hypercorn (from PyPI)"),
+        (shutil.which("h2load"), "h2load (Debian: nghttp2-client)"),
+        (tells_cpu_time(), "the CPU time of another process (/proc)"),
+    ):
+        if not there:
+            return [Absent(name=name, why=what)]
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(child("http2"))
+        again = await stack.enter_async_context(child("http2"))
+        theirs = await stack.enter_async_context(child("hypercorn"))
+        contestants = {"ours": _under(_load_h2, ours), AGAIN: _under(_load_h2, again), "hypercorn, trio worker": _under(_load_h2, theirs)}
+        return list(await race(name, contestants, effort, unit="/CPU-s"))

@@ -1,0 +1,10 @@
+"""The `tsconnect` command: `python -m trio_tsconnect` is the same."""
+
+from __future__ import annotations
+
+import sys
+
+from trio_tsconnect._command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""`tsconnect check`."""
+
+from __future__ import annotations
+
+from trio_tsconnect import ProxyConfig
+from trio_tsconnect.engine import warnings
+
+
+def check(file: str) -> int:
+    """Judge a configuration file without serving it: one line that says it is good, and a warning for what is likely to be a mistake."""
+    config = ProxyConfig.from_toml(file)
+    listeners, rules = _count(len(config.listen), "listener"), _count(len(config.remap), "remap rule")
+    print(f"{file}: OK ({listeners}, {rules})")
+    for warning in warnings(config):
+        print(f"warning: {warning}")
+    return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,69 @@
+"""`tsconnect logstats` and `tsconnect logtree`: post-processing from the shell. What they compute is `trio_tsconnect.logstats`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from trio_tsconnect._command._say import CommandError, printable, say, why
+from trio_tsconnect.logstats import Node, read_records, summarize, tree
+
+
+def logstats(files: Sequence[str], *, as_json: bool) -> int:
+    """Count client connections per protocol, HTTP/2 streams per client connection, transactions per tag and status class, and why
+    transactions ended."""
+    with _readable():
+        summary = summarize(read_records(*files, on_error="skip"))
+    if summary.skipped and not summary.transactions:
+        raise CommandError(_no_log(files, summary.skipped))
+    print(json.dumps(summary.as_dict(), indent=2) if as_json else summary.to_text())
+    return 0
+
+
+def logtree(files: Sequence[str]) -> int:
+    """Show each root transaction, and indented below it those that it caused."""
+    records = read_records(*files, on_error="skip")
+    with _readable():
+        roots = tree(records)
+    if records.skipped and not roots:
+        raise CommandError(_no_log(files, records.skipped))
+    for root in roots:
+        for depth, node in root.walk():
+            print("  " * depth + _describe(node))
+    if records.dropped:
+        say(f"records dropped by the log, and missing above: {records.dropped}")
+    if records.skipped:
+        say(f"lines that are no records: {records.skipped}")
+    return 0
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    # A log that is being written ends within a line now and then, so lines that are no records are counted rather than refused.
+    try:
+        yield
+    except OSError as exc:
+        raise CommandError(f"{exc.filename or 'standard input'}: {why(exc)}, expected a log of JSON lines") from exc
+
+
+def _no_log(files: Sequence[str], lines: int) -> str:
+    return f"{', '.join(files)}: no log: not one of {lines} lines is a record, expected JSON lines"
+
+
+def _describe(node: Node) -> str:
+    """A transaction on one line: number, request, status, duration, its opener's tag and id, and why it ended unless all went well."""
+    record: Mapping[str, Any] = node.record
+    parts = [f"#{record.get('transaction')}", record.get("method") or "-", record.get("url") or "-", record.get("status") or "-"]
+    milestones = record.get("milestones")
+    if isinstance(milestones, Mapping) and milestones:
+        parts.append(f"{1000 * max(milestones.values()):.1f} ms")
+    if record.get("tag") or record.get("id"):
+        parts.append(f"[{record.get('tag') or '-'} {record.get('id') or 0}]")
+    if record.get("detached"):
+        parts.append("detached")
+    ended = record.get("ended")
+    if isinstance(ended, Mapping) and ended.get("why") != "complete":
+        parts.append(f"({ended.get('by')}: {ended.get('why')} in {ended.get('state')})")
+    return printable(" ".join(map(str, parts)))

@@ -1,0 +1,23 @@
+"""Which of the libraries are here. What needs one that is missing is still there by name, and says what to install when it is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from trio_tsconnect.clients._httpx import HttpxTransport as HttpxTransport
+else:
+
+    def _stand_in(name: str, extra: str, missing: ModuleNotFoundError) -> Any:
+        if missing.name != extra:
+            raise missing
+
+        def needs_extra(*args: Any, **kwargs: Any) -> NoReturn:
+            raise ModuleNotFoundError(f"{name} needs {extra}: pip install 'trio-tsconnect[{extra}]'", name=extra)
+
+        return needs_extra
+
+    try:
+        from trio_tsconnect.clients._httpx import HttpxTransport as HttpxTransport
+    except ModuleNotFoundError as missing:
+        HttpxTransport = _stand_in("HttpxTransport", "httpx", missing)

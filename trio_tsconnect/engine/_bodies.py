@@ -1,0 +1,126 @@
+"""Request bodies on their way to the origin, and what plugins do to bodies.
+
+The law: a body is never held whole unless a plugin asks for it, with a bound (`Transaction.read_request_body`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._hooks import blame_transform
+from trio_tsconnect.message import NO_BODY, Failure, MessageError, Response, expects_continue
+from trio_tsconnect.stream import IncompleteMessage
+
+if TYPE_CHECKING:
+    from trio_tsconnect.engine._transaction import Transaction
+
+
+class Transform(Protocol):
+    """Something that changes a body as it streams by."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take a piece; give what is ready."""
+        ...
+
+    def finish(self) -> bytes:
+        """The body has ended; give the rest."""
+        ...
+
+
+class Transforms:
+    """Several transforms, one after another. An exception in one is its plugin's failure."""
+
+    def __init__(self, txn: Transaction, chain: list[tuple[str, Transform]]) -> None:
+        self._txn = txn
+        self._chain = chain
+
+    def feed(self, data: bytes | bytearray) -> bytes:
+        """Run a piece through all of them."""
+        result = bytes(data)
+        for name, transform in self._chain:
+            if not result:
+                break
+            try:
+                result = transform.feed(result)
+            except Exception as exc:
+                raise blame_transform(self._txn, name, exc) from exc
+        return result
+
+    def finish(self) -> bytes:
+        """Finish the first, run what it gives through the rest, then finish the next."""
+        result = b""
+        for name, transform in self._chain:
+            try:
+                result = (transform.feed(result) if result else b"") + transform.finish()
+            except Exception as exc:
+                raise blame_transform(self._txn, name, exc) from exc
+        return result
+
+
+def next_request_piece(txn: Transaction) -> bytes | bytearray | None:
+    """What is at hand of the request body as the origin gets it: bytes, `b""` at the end (again and again), None when more must be read."""
+    if txn.request_body is not None:  # buffered for a plugin, or replayed
+        if txn.request_body_sent:
+            return b""
+        txn.request_body_sent = True
+        chain = txn.request_chain
+        if chain is None:
+            return txn.request_body
+        return (chain.feed(txn.request_body) if txn.request_body else b"") + chain.finish()
+    while True:
+        if txn.request_body_sent:
+            return b""
+        try:
+            piece = txn.session.http.body_piece()
+        except MessageError as exc:
+            raise TransactionFailure(exc) from None
+        if piece is None:
+            return None
+        if not piece:
+            txn.request_body_sent = True
+            return txn.request_chain.finish() if txn.request_chain is not None else b""
+        count_request(txn, len(piece))
+        if txn.request_chain is None:
+            return piece
+        if changed := txn.request_chain.feed(piece):
+            return changed
+
+
+def count_request(txn: Transaction, size: int) -> None:
+    """Count bytes of the request body, up to the limit."""
+    txn.request_bytes += size
+    limit = txn.config.max_request_body
+    if limit is not None and txn.request_bytes > limit:
+        raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+
+
+async def read_request_body(txn: Transaction, limit: int) -> bytes:
+    """The whole request body, for a plugin; it is sent on from memory afterwards."""
+    if txn.request_body is not None:
+        return txn.request_body
+    http = txn.session.http
+    if not http.body_complete and not http.buffered and expects_continue(txn.request):
+        http.queue_response(Response(100), NO_BODY)  # whoever wants the body has to ask for it (RFC 9110 §10.1.1)
+        await http.drain()
+        txn.interim_sent = True
+    parts: list[bytes | bytearray] = []
+    try:
+        with trio.fail_after(txn.config.inactivity_timeout):
+            while piece := await http.receive_body():
+                txn.request_bytes += len(piece)
+                if txn.request_bytes > limit:
+                    raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+                parts.append(piece)
+    except MessageError as exc:
+        raise TransactionFailure(exc) from None
+    except trio.TooSlowError:
+        raise TransactionFailure(Failure.REQUEST_BODY_TIMEOUT) from None
+    except (IncompleteMessage, trio.BrokenResourceError, trio.ClosedResourceError):
+        raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.") from None
+    txn.request_body = b"".join(parts)
+    if "expect" in txn.request.headers:
+        del txn.request.headers["expect"]
+    return txn.request_body

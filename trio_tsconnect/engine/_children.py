@@ -1,0 +1,75 @@
+"""Internal requests: children of a transaction, and the budgets that bound them.
+
+The law: a child's session runs in its parent's session nursery, its deadline is never later than its parent's, and the parent's record is
+not written before its children have ended. Budgets refuse at once, before a byte is sent and without looking at any header.
+
+A limit that a parent holds must not deadlock its child: a transaction below an internal one rides on that one's place in
+`max_concurrent_internal`, and the origin pool lets a child pass a limit that its own ancestors fill.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+import trio
+
+from trio_tsconnect.engine._connect import ConnectOptions
+from trio_tsconnect.engine._errors import ConnectRefused
+from trio_tsconnect.engine._session import Session
+from trio_tsconnect.engine._states import State
+from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.stream import VirtualConnection, abort
+
+logger = logging.getLogger("trio_tsconnect")
+
+
+def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) -> VirtualConnection:
+    """A virtual connection whose transactions are children of `parent`."""
+    http = parent.proxy.config.http
+    if parent.children_refused or parent.state in (State.RELEASE, State.CLOSED) or parent.session.nursery is None:
+        raise ConnectRefused("closed")
+    if detach and parent.proxy.draining:
+        raise ConnectRefused("draining")
+    if parent.depth + 1 > http.max_depth:
+        raise ConnectRefused("depth")
+    if parent.root.descendants >= http.max_descendants:
+        raise ConnectRefused("descendants")
+    internal = options.client is None if options.internal is None else options.internal
+    deadline = min((d for d in (options.deadline, None if detach else parent.watch.end) if d is not None), default=None)
+    options = attrs.evolve(options, client=options.client or parent.client, internal=internal, deadline=deadline)
+    ours, session = parent.proxy.open_session(options, parent, nursery=None if detach else parent.session.nursery, detached=detach)
+    parent.root.descendants += 1
+    if not detach:
+        session.done = trio.Event()
+        parent.children.append(session)
+        if len(parent.children) > 8:
+            parent.children = [child for child in parent.children if child.done is not None and not child.done.is_set()]
+    return ours
+
+
+async def end_children(txn: Transaction) -> None:
+    """Cancel and await what is left of a transaction's children, for `http.close_timeout` at most. Also when cancelled."""
+    txn.children_refused = True
+    alive = [child for child in txn.children if child.done is not None and not child.done.is_set()]
+    if not alive:
+        return
+    for child in alive:
+        child.cancel("proxy", "parent_ended")
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + txn.config.close_timeout) as scope:
+        for child in alive:
+            assert child.done is not None
+            await child.done.wait()
+    if scope.cancelled_caught:
+        for child in alive:
+            if child.done is not None and not child.done.is_set():
+                _give_up(child)
+
+
+def _give_up(child: Session) -> None:
+    abort(child.stream, "overdue")
+    txn = child.transaction
+    if txn is not None:
+        name = txn.plugin_name or "-"
+        txn.plugin_log.setdefault(name, {})["overdue"] = True
+        logger.error("transaction %d has not ended with its parent (plugin %s)", txn.number, name)

@@ -1,0 +1,95 @@
+"""Clients that leave while their transaction waits.
+
+The law: at any moment exactly one task reads a client stream. A virtual connection tells by itself when its peer has gone; a socket has to
+be read, so a transaction that has waited for longer than `http.gone_check_interval`, and whose request was read to its end, gets a reader.
+One sweep task per proxy starts these: a quick transaction pays nothing, and its half-closed client is always answered.
+
+What such a reader reads is the beginning of the next request: it goes into the session's HTTP/1 buffer, bounded, for the session to find.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from trio_tsconnect.engine._proxy import Proxy
+    from trio_tsconnect.engine._session import Session
+
+_MOST_AHEAD = 65536
+
+
+class InputWatch:
+    """The reader of one session's client, while its transaction waits."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._scope = trio.CancelScope()
+        self._done = trio.Event()
+
+    async def run(self) -> None:
+        """Read ahead until the client goes, its input ends, or enough is read."""
+        session = self._session
+        http = session.http
+        try:
+            with self._scope:
+                while http.buffered < _MOST_AHEAD:
+                    if not await http.fill():
+                        # the end of a TLS session is no half-close: nothing can be sent any more
+                        finished = isinstance(session.stream, trio.abc.HalfCloseableStream)
+                        if session.proxy.config.http.half_close == "abort" or not finished:
+                            session.client_is_gone()
+                        return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            session.client_is_gone()
+        finally:
+            session.input_watch = None
+            self._done.set()
+
+    async def stop(self) -> None:
+        """End it, so that the session may read."""
+        self._scope.cancel()
+        with trio.CancelScope(shield=True):  # it ends at its next checkpoint
+            await self._done.wait()
+
+
+class Sweep:
+    """Starts readers for transactions that have waited long enough."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._active = 0
+        self._work = trio.Event()
+
+    def begin(self) -> None:
+        """A transaction of a socket's session begins."""
+        self._active += 1
+        if self._active == 1:
+            self._work.set()
+
+    def end(self) -> None:
+        """It has ended."""
+        self._active -= 1
+
+    async def run(self) -> None:
+        """Look after them until cancelled; sleeps without a wake-up while there are none."""
+        interval = self._proxy.config.http.gone_check_interval
+        while True:
+            if not self._active:
+                self._work = trio.Event()
+                await self._work.wait()
+            await trio.sleep(interval)
+            due = trio.current_time() - interval
+            for session in self._proxy.sessions:
+                txn = session.transaction
+                if (
+                    txn is not None
+                    and session.nursery is not None
+                    and session.input_watch is None
+                    and not session.virtual
+                    and txn.started <= due
+                    and txn.may_watch_input
+                ):
+                    session.input_watch = InputWatch(session)
+                    session.nursery.start_soon(session.input_watch.run, name="input watch")

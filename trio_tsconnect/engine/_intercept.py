@@ -1,0 +1,62 @@
+"""A plugin as the origin: it is handed the far end of a virtual connection and speaks HTTP on it.
+
+The law: what a plugin serves lives and ends with the transaction that it serves, in its session's nursery.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from trio_tsconnect.stream import Identity, close_now, make_pair, window_of
+
+if TYPE_CHECKING:
+    from trio_tsconnect.engine._transaction import Transaction
+
+logger = logging.getLogger("trio_tsconnect")
+Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
+
+
+@attrs.frozen(eq=False)
+class InterceptOrigin:
+    """The origin that a plugin plays for one transaction. Each is an origin of its own, so its connection serves nobody else."""
+
+    txn: Transaction
+    serve: Serve
+    plugin: str
+    persistent: bool = False
+
+    @property
+    def name(self) -> str:
+        """The plugin's."""
+        return f"plugin {self.plugin}"
+
+    async def open(self) -> trio.abc.Stream:
+        """Start the plugin's `serve` on the other end."""
+        nursery = self.txn.session.nursery
+        assert nursery is not None
+        identity = Identity(tag=self.txn.tag, id=self.txn.id, opener_address=("proxy", 0), peer_address=(self.plugin, 0))
+        ours, theirs = make_pair(identity, window_of(8), 0)
+        scope = trio.CancelScope()
+        theirs.watch_peer(lambda _reason: scope.cancel())
+
+        async def run() -> None:
+            try:
+                with scope:
+                    await self.serve(theirs)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                theirs.abort("the plugin's connection broke")
+            except Exception as exc:
+                logger.exception("plugin %s failed as the origin of transaction %d", self.plugin, self.txn.number)
+                failed = {"hook": "intercept", "exception": f"{type(exc).__name__}: {exc}"}
+                self.txn.plugin_log.setdefault(self.plugin, {})["failed"] = failed
+                theirs.abort("the plugin failed")
+            finally:
+                await close_now(theirs)
+
+        nursery.start_soon(run, name=f"intercept by {self.plugin}")
+        return ours
