@@ -20,6 +20,7 @@ from trio_tsconnect.engine import RemapRule as RemapRule
 from trio_tsconnect.engine import Session as Session
 from trio_tsconnect.engine import TlsFiles as TlsFiles
 from trio_tsconnect.engine import Transaction as Transaction
+from trio_tsconnect.engine import TreeNode as TreeNode
 from trio_tsconnect.engine import open_proxy as open_proxy
 from trio_tsconnect.log import JsonLinesLog as JsonLinesLog
 from trio_tsconnect.log import Log as Log

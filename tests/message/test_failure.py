@@ -32,7 +32,7 @@ def test_every_failure_has_an_outcome_that_can_be_logged_and_sent(failure: Failu
         (Failure.HEAD_TOO_LARGE, 431, "client"),
         (Failure.REQUEST_TOO_LARGE, 413, "client"),
         (Failure.PLUGIN, 500, "plugin"),
-        (Failure.LOOP, 508, "proxy"),
+        (Failure.LOOP, 400, "proxy"),
         (Failure.CLIENT_GONE, None, "client"),
         (Failure.CLIENT_TIMEOUT, None, "client"),
         (Failure.CANCELLED, None, "proxy"),

@@ -23,10 +23,10 @@ Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 
 
 @attrs.frozen(kw_only=True)
-class FrontEnd:
+class Protocols:
     """Who speaks with clients: HTTP/2 and HTTP/1.1, or only that."""
 
-    protocols: str
+    names: str
     """What is announced."""
     serve: Callable[[Proxy, trio.abc.Stream], Awaitable[None]]
     """Serves one client stream to its end, TLS handshake included."""
@@ -34,13 +34,13 @@ class FrontEnd:
     """A context from the files of a certificate and its key."""
 
 
-def find_front_end() -> FrontEnd:
+def find_protocols() -> Protocols:
     """The one that speaks all that the installed packages can."""
     if importlib.util.find_spec("h2") is None:
-        return FrontEnd(protocols="http/1.1", serve=serve_http1, tls=http1_context)
+        return Protocols(names="http/1.1", serve=serve_http1, tls=http1_context)
     from trio_tsconnect.http2 import serve_auto, ssl_context
 
-    return FrontEnd(protocols="h2, http/1.1", serve=serve_auto, tls=ssl_context)
+    return Protocols(names="h2, http/1.1", serve=serve_auto, tls=ssl_context)
 
 
 def http1_context(certificate: str, key: str) -> ssl.SSLContext:
@@ -77,11 +77,11 @@ class Door:
     """Its scheme and address, with the real port."""
 
 
-async def open_doors(config: ProxyConfig, front: FrontEnd, file: str) -> list[Door]:
+async def open_doors(config: ProxyConfig, speak: Protocols, file: str) -> list[Door]:
     """Every listener of a configuration. `CommandError` names the first that cannot be, and leaves none open."""
     if not config.listen:
         raise CommandError(f"{file}: listen: there is nothing to listen on, expected a table [[listen]] with an address")
-    contexts = [_context(listen, front, f"{file}: listen[{index}].tls") for index, listen in enumerate(config.listen)]
+    contexts = [_context(listen, speak, f"{file}: listen[{index}].tls") for index, listen in enumerate(config.listen)]
     doors: list[Door] = []
     try:
         for index, (listen, context) in enumerate(zip(config.listen, contexts, strict=True)):
@@ -99,11 +99,11 @@ async def close_doors(doors: list[Door]) -> None:
             await door.listener.aclose()
 
 
-def _context(listen: ListenConfig, front: FrontEnd, key: str) -> ssl.SSLContext | None:
+def _context(listen: ListenConfig, speak: Protocols, key: str) -> ssl.SSLContext | None:
     if listen.tls is None:
         return None
     try:
-        return front.tls(listen.tls.certificate, listen.tls.key)
+        return speak.tls(listen.tls.certificate, listen.tls.key)
     except OSError as exc:
         raise CommandError(f"{key}: cannot be used ({why(exc)}), expected PEM files of a certificate and its key") from exc
 

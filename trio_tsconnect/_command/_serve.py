@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from trio_tsconnect import JsonLinesLog, Log, LogConfig, Proxy, ProxyConfig, open_proxy
-from trio_tsconnect._command._listen import Door, FrontEnd, close_doors, find_front_end, open_doors
+from trio_tsconnect._command._listen import Door, Protocols, close_doors, find_protocols, open_doors
 from trio_tsconnect._command._say import CommandError, say, why
 from trio_tsconnect.engine import warnings
 from trio_tsconnect.log import StderrLog
@@ -57,15 +57,15 @@ class _Server:
     status: int = 0
 
     async def run(self, file: str) -> int:
-        front = find_front_end()
+        speak = find_protocols()
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            doors = await open_doors(self.config, front, file)
+            doors = await open_doors(self.config, speak, file)
             try:
                 log = _open_log(self.config.log or LogConfig(), file)
                 with self.everything:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._heed, signals, log)
-                        await self._serve(doors, front, log)
+                        await self._serve(doors, speak, log)
                         nursery.cancel_scope.cancel()
             finally:
                 await close_doors(doors)
@@ -83,22 +83,22 @@ class _Server:
                 self.everything.cancel()
                 return
 
-    async def _serve(self, doors: list[Door], front: FrontEnd, log: Log) -> None:
+    async def _serve(self, doors: list[Door], speak: Protocols, log: Log) -> None:
         async with open_proxy(self.config, log=log) as proxy:
             over = math.inf
             async with trio.open_nursery() as clients:
-                await self._welcome(doors, front, proxy, clients)
+                await self._welcome(doors, speak, proxy, clients)
                 over = clients.cancel_scope.deadline = trio.current_time() + self.config.http.drain_timeout
                 await proxy.drain(self.config.http.drain_timeout)
             if trio.current_time() >= over:
                 self.everything.cancel()  # the time has been had: the proxy must not begin a drain of its own
 
-    async def _welcome(self, doors: list[Door], front: FrontEnd, proxy: Proxy, clients: trio.Nursery) -> None:
+    async def _welcome(self, doors: list[Door], speak: Protocols, proxy: Proxy, clients: trio.Nursery) -> None:
         """Let clients in until the first signal; no door is open when this returns."""
 
         async def handle(stream: trio.abc.Stream) -> None:
             try:
-                await front.serve(proxy, stream)
+                await speak.serve(proxy, stream)
             except Exception:  # one client's trouble is no other's
                 logger.exception("a connection failed in the front end")
                 await trio.aclose_forcefully(stream)
@@ -106,10 +106,10 @@ class _Server:
         async with trio.open_nursery() as accepting:
             for door in doors:
                 accepting.start_soon(partial(trio.serve_listeners, handle, [door.listener], handler_nursery=clients))
-            if "h2" not in front.protocols:
+            if "h2" not in speak.names:
                 say("serving HTTP/1.1 only: HTTP/2 needs the package h2: pip install 'trio-tsconnect[h2]'")
             for door in doors:
-                say(f"listening {door.url} ({front.protocols})")
+                say(f"listening {door.url} ({speak.names})")
             await self.stopping.wait()
             accepting.cancel_scope.cancel()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
+__all__ = ["HttpxTransport"]
+
 if TYPE_CHECKING:
-    from trio_tsconnect.clients._httpx import HttpxTransport as HttpxTransport
+    from trio_tsconnect.clients._httpx import HttpxTransport
 else:
 
     def _stand_in(name: str, extra: str, missing: ModuleNotFoundError) -> Any:
@@ -18,6 +20,6 @@ else:
         return needs_extra
 
     try:
-        from trio_tsconnect.clients._httpx import HttpxTransport as HttpxTransport
+        from trio_tsconnect.clients._httpx import HttpxTransport
     except ModuleNotFoundError as missing:
         HttpxTransport = _stand_in("HttpxTransport", "httpx", missing)

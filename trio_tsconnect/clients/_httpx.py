@@ -17,21 +17,20 @@ The sender never raises. What it meets it notes, and breaks the connection; the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, cast
+from typing import Protocol, Self, cast
 
 import httpx
 import trio
 
 from trio_tsconnect import ConnectOptions, ConnectRefused, VirtualConnection
 from trio_tsconnect._util import public
-from trio_tsconnect.message import BadRequest, Body, Framing, Headers, MessageError, Request, Response, check_request, request_body
-from trio_tsconnect.stream import HTTP1Client, IncompleteMessage
+from trio_tsconnect.clients._httpx_exchange import Exchange, ResponseStream, make_head
+from trio_tsconnect.message import Body, Framing, Response
 
-_INLINE = 16384  # a body up to here fits the window of a fresh connection together with any head: writing it cannot block
+_AT_ONCE = 16384  # a body up to here fits the window of a fresh connection together with its head: writing it cannot block
 
 
 class Opener(Protocol):
@@ -59,68 +58,51 @@ class HttpxTransport(httpx.AsyncBaseTransport):
     def __init__(self, opener: Opener, *, tag: str | None = None, id: int = 0) -> None:
         self._opener = opener
         self._options = ConnectOptions(tag=tag, id=id)
-        self._open: set[_Exchange] = set()
-        self._manager: Any = None
+        self._open: set[Exchange] = set()
+        self._senders: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return its response when the head has come."""
-        head, framing = _make_head(request)
+        head, body = make_head(request)
         stream = cast(httpx.AsyncByteStream, request.stream)
         try:
             connection = self._opener.connect(self._options)
         except ConnectRefused as refused:
-            raise httpx.ConnectError(str(refused), request=request) from refused
-        exchange = _Exchange(connection, _Timeouts(request))
+            raise httpx.ConnectError(str(refused)) from refused
+        exchange = Exchange(connection, request.extensions.get("timeout", {}), self._open.discard)
         self._open.add(exchange)
-        exchange.on_end = self._open.discard
         try:
-            response = await self._exchange(exchange, head, framing, stream)
+            exchange.http.queue_request(head, body)
+            response = await self._exchange(exchange, stream, body)
         except BaseException:
             exchange.end("the request was given up")
             raise
         return httpx.Response(
             response.status,
             headers=response.headers.raw(),
-            stream=_ResponseStream(exchange),
+            stream=ResponseStream(exchange),
             extensions={
                 "http_version": b"HTTP/" + response.version.encode(),
                 "reason_phrase": response.reason.encode("latin-1"),
             },
         )
 
-    async def _exchange(self, exchange: _Exchange, head: Request, framing: Body, stream: httpx.AsyncByteStream) -> Response:
-        exchange.http.queue_request(head, framing)
-        if framing.empty or (framing.framing is Framing.LENGTH and framing.length <= _INLINE and isinstance(stream, httpx.ByteStream)):
-            await exchange.send(stream, framing)
+    async def _exchange(self, exchange: Exchange, stream: httpx.AsyncByteStream, body: Body) -> Response:
+        if body.empty or (isinstance(stream, httpx.ByteStream) and body.framing is Framing.LENGTH and body.length <= _AT_ONCE):
+            await exchange.send(stream, body, head_first=False)
             return await exchange.read_head()
         if self._nursery is not None:
-            self._nursery.start_soon(exchange.send, stream, framing, name="httpx request body")
+            self._nursery.start_soon(exchange.send, stream, body, name="httpx request body")
             return await exchange.read_head()
-        response: Response | None = None
-        error: BaseException | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(exchange.send, stream, framing, name="httpx request body")
-            try:
-                response = await exchange.read_head()
-            except BaseException as exc:  # it leaves as it is, not in a group
-                error = exc
-                nursery.cancel_scope.cancel()
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
-        assert response is not None
-        exchange.check()
-        return response
+        return await _send_and_read_head(exchange, stream, body)
 
-    async def __aenter__(self) -> HttpxTransport:
+    async def __aenter__(self) -> Self:
         """Open the block in which request bodies are sent."""
-        if self._manager is not None:
+        if self._senders is not None:
             raise RuntimeError("this HttpxTransport is open already: give each client one of its own")
-        self._manager = _open_senders()
-        self._nursery = await self._manager.__aenter__()
+        self._senders = _open_senders()
+        self._nursery = await self._senders.__aenter__()
         return self
 
     async def __aexit__(
@@ -130,10 +112,10 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         """Break what is still open, and end the block."""
-        manager, self._manager, self._nursery = self._manager, None, None
+        senders, self._senders, self._nursery = self._senders, None, None
         self._break_all()
-        if manager is not None:
-            await manager.__aexit__(None, None, None)
+        if senders is not None:
+            await senders.__aexit__(None, None, None)
 
     async def aclose(self) -> None:
         """Break every connection whose response was not read to its end."""
@@ -143,6 +125,25 @@ class HttpxTransport(httpx.AsyncBaseTransport):
     def _break_all(self) -> None:
         for exchange in list(self._open):
             exchange.end("the client was closed")
+
+
+async def _send_and_read_head(exchange: Exchange, stream: httpx.AsyncByteStream, body: Body) -> Response:
+    """Both at once, until both are done; an error leaves as it is, not in a group."""
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(exchange.send, stream, body, name="httpx request body")
+        try:
+            response = await exchange.read_head()
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            error = exc
+            nursery.cancel_scope.cancel()
+    try:
+        if error is not None:
+            raise error
+        exchange.check()
+        return response
+    finally:
+        del error
 
 
 @asynccontextmanager

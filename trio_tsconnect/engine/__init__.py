@@ -26,3 +26,4 @@ from trio_tsconnect.engine._session import Session as Session
 from trio_tsconnect.engine._states import TRANSITIONS as TRANSITIONS
 from trio_tsconnect.engine._states import State as State
 from trio_tsconnect.engine._transaction import Transaction as Transaction
+from trio_tsconnect.engine._tree import TreeNode as TreeNode

@@ -102,10 +102,8 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     if txn.request_body is not None:
         return txn.request_body
     http = txn.session.http
-    if not http.body_complete and not http.buffered and expects_continue(txn.request):
-        http.queue_response(Response(100), NO_BODY)  # whoever wants the body has to ask for it (RFC 9110 §10.1.1)
-        await http.drain()
-        txn.interim_sent = True
+    if expects_continue(txn.request):
+        await answer_expectation(txn)
     parts: list[bytes | bytearray] = []
     try:
         with trio.fail_after(txn.config.inactivity_timeout):
@@ -121,6 +119,14 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     except (IncompleteMessage, trio.BrokenResourceError, trio.ClosedResourceError):
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.") from None
     txn.request_body = b"".join(parts)
-    if "expect" in txn.request.headers:
-        del txn.request.headers["expect"]
     return txn.request_body
+
+
+async def answer_expectation(txn: Transaction) -> None:
+    """Say 100 here, for whoever wants the body has to ask for it; the expectation is met and goes no further (RFC 9110 §10.1.1)."""
+    http = txn.session.http
+    if not http.body_complete and not http.buffered:
+        http.queue_response(Response(100), NO_BODY)
+        await http.drain()
+    txn.expectation_met = True
+    del txn.request.headers["expect"]

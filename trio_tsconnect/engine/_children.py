@@ -19,7 +19,7 @@ from trio_tsconnect.engine._errors import ConnectRefused
 from trio_tsconnect.engine._session import Session
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
-from trio_tsconnect.stream import VirtualConnection, abort
+from trio_tsconnect.stream import VirtualConnection, reset
 
 logger = logging.getLogger("trio_tsconnect")
 
@@ -67,7 +67,7 @@ async def end_children(txn: Transaction) -> None:
 
 
 def _give_up(child: Session) -> None:
-    abort(child.stream, "overdue")
+    reset(child.stream, "overdue")
     txn = child.transaction
     if txn is not None:
         name = txn.plugin_name or "-"

@@ -56,9 +56,7 @@ async def exchange(txn: Transaction, connection: OriginConnection) -> None:
     else:
         txn.enter(State.READ_RESPONSE)
         assert txn.session.nursery is not None
-        await _beside(
-            txn.session.nursery, lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http)
-        )
+        await _beside(txn.session.nursery, lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http))
     if txn.session.broken:
         txn.keep_alive = False
     elif txn.keep_alive:
@@ -151,7 +149,7 @@ async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], he
         try:
             with helper_scope:
                 await helper()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - raised again, when the other side has ended
             failure = exc
             main_scope.cancel()
         finally:
@@ -186,6 +184,7 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     body = frame_for_client(txn, response, CHUNKED_BODY if transforms and not http.body.empty else http.body)
     txn.status = response.status
     txn.response_begun = True
+    txn.close_delimited = body.framing is Framing.CLOSE
     txn.session.http.queue_response(response, body)
     await _relay_body(txn, http, body, transforms)
     txn.response_complete = True

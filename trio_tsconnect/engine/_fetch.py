@@ -88,7 +88,7 @@ async def fetch(
                 else:
                     nursery.start_soon(_send, http, body)
                 yield await _read_head(http)
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
                 error = exc
             nursery.cancel_scope.cancel()
     finally:

@@ -10,13 +10,14 @@ import logging
 
 import trio
 
+from trio_tsconnect.engine._bodies import answer_expectation
 from trio_tsconnect.engine._children import end_children
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.engine._record import make_record
-from trio_tsconnect.engine._respond import send_answer, send_failure
+from trio_tsconnect.engine._respond import answer_here, send_answer, send_failure
 from trio_tsconnect.engine._route import choose_origin, remap
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
@@ -26,6 +27,7 @@ from trio_tsconnect.message import (
     Framing,
     MessageError,
     check_expect,
+    expects_continue,
     keep_alive,
     outcome,
     retry_safe,
@@ -80,6 +82,9 @@ async def _transact(txn: Transaction) -> None:
     if txn.answered():
         await send_answer(txn)
         return
+    if answer_here(txn):
+        await send_answer(txn, by="proxy")
+        return
     remap(txn)
     await fire(txn, txn.hooks.post_remap)
     _set_bounds(txn)  # a rule or a plugin may have set another limit
@@ -87,7 +92,7 @@ async def _transact(txn: Transaction) -> None:
         await send_answer(txn)
         return
 
-    _check_expectations(txn)
+    await _check_expectations(txn)
     await _ask_origin(txn)
 
 
@@ -115,7 +120,7 @@ async def _read_request(txn: Transaction) -> None:
     txn.wants_keep_alive = keep_alive(request.version, request.headers)
 
 
-def _check_expectations(txn: Transaction) -> None:
+async def _check_expectations(txn: Transaction) -> None:
     """What can be refused before an origin is troubled."""
     body, limit = txn.session.http.body, txn.config.max_request_body
     if limit is not None and body.framing is Framing.LENGTH and body.length > limit:
@@ -128,6 +133,8 @@ def _check_expectations(txn: Transaction) -> None:
                 check_expect(txn.request)
             except MessageError as exc:
                 raise TransactionFailure(exc) from None
+    if txn.config.expect == "answer" and expects_continue(txn.request):
+        await answer_expectation(txn)
 
 
 async def _ask_origin(txn: Transaction) -> None:

@@ -110,6 +110,6 @@ def _body_allows_keep_alive(txn: Transaction) -> bool:
     http = txn.session.http
     if http.body_complete:
         return True
-    if txn.expects_continue and not txn.interim_sent and not http.buffered:
+    if txn.expects_continue and not txn.expectation_met and not txn.interim_sent and not http.buffered:
         return False  # a client that waits for 100 may send the body or not (RFC 9110 §10.1.1)
     return txn.sending_body or (http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body)

@@ -16,7 +16,7 @@ import trio
 
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._children import open_child
-from trio_tsconnect.engine._config import ProxyConfig
+from trio_tsconnect.engine._config import ConfigError, ProxyConfig
 from trio_tsconnect.engine._connect import ConnectOptions
 from trio_tsconnect.engine._errors import ConnectRefused
 from trio_tsconnect.engine._fetch import FetchedResponse, fetch
@@ -25,12 +25,13 @@ from trio_tsconnect.engine._gone import Sweep
 from trio_tsconnect.engine._hooks import fire_closing
 from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
 from trio_tsconnect.engine._pool import Pool
-from trio_tsconnect.engine._remap import RemapTable
+from trio_tsconnect.engine._remap import RemapRule, RemapTable
 from trio_tsconnect.engine._session import Session
 from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._tree import TreeNode, live_tree
 from trio_tsconnect.log import JsonLinesLog, Log, LogRecord, StderrLog
 from trio_tsconnect.message import Request
-from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, make_pair, window_of
+from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, load_parser, make_pair, window_of
 
 logger = logging.getLogger("trio_tsconnect")
 _ids = itertools.count(1)
@@ -80,6 +81,7 @@ class Proxy:
         self.hooks = hooks
         self.log = log
         self.remap = RemapTable(config.remap)
+        self._rule_hooks: dict[int, Hooks] = {id(r): Hooks((*hooks.plugins, *r.plugins)) for r in config.remap if r.plugins}
         self.head_limits = HeadLimits(request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields)
         self.pool = Pool(self.next_id, self.head_limits, config.http.parser)
         self.draining = False
@@ -87,6 +89,7 @@ class Proxy:
         self._nursery = nursery
         self._sessions: set[Session] = set()
         self._internal = 0
+        self._virtual = 0
         self._sweep = Sweep(self)
         self._front_ends: set[FrontEnd] = set()
         self._idle = trio.Event()
@@ -101,7 +104,8 @@ class Proxy:
         the transaction in progress (its record is still written). On a proxy that is closing the stream is closed at once. A handler for
         `trio.serve_listeners` as it is.
         """
-        if self.draining:
+        most = self.config.http.max_connections
+        if self.draining or (most is not None and len(self._sessions) - self._virtual >= most):
             await close_gently(stream, 0)
             return
         session = Session(self, stream, client)
@@ -157,6 +161,7 @@ class Proxy:
         session.detached = detached
         session.counts_as_internal = counts
         self._internal += counts
+        self._virtual += 1
         self._admit(session)
         (nursery or self._nursery).start_soon(session.run, name=f"session {session.number}")
         return ours, session
@@ -165,6 +170,19 @@ class Proxy:
     def next_id() -> int:
         """A number that is unique in this process and never 0: for a front end's connections, a plugin's requests, the rows of its own log."""
         return next(_ids)
+
+    def hooks_of(self, rule: RemapRule) -> Hooks:
+        """The hooks of a rule's transactions: the proxy's plugins, then the rule's."""
+        return self._rule_hooks.get(id(rule), self.hooks)
+
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Every plugin once, those of rules included."""
+        found = {id(plugin): plugin for hooks in (self.hooks, *self._rule_hooks.values()) for plugin in hooks.plugins}
+        return tuple(found.values())
+
+    def tree(self) -> tuple[TreeNode, ...]:
+        """The transactions that are alive now: the roots, each with its children."""
+        return live_tree(self)
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -221,6 +239,7 @@ class Proxy:
         """A session has ended."""
         self._sessions.discard(session)
         self._internal -= session.counts_as_internal
+        self._virtual -= session.virtual
         self._rest()
 
     def new_transaction(self, session: Session) -> Transaction:
@@ -299,6 +318,13 @@ class _Nowhere(Log):
         self._closed.set()
 
 
+def _check_parser(config: ProxyConfig) -> None:
+    try:
+        load_parser(config.http.parser)
+    except ModuleNotFoundError:
+        raise ConfigError('"fast" needs the extra of that name: pip install "trio-tsconnect[fast]"', key="http.parser") from None
+
+
 def _open_log(config: ProxyConfig) -> Log:
     if config.log is None:
         return _Nowhere()
@@ -317,6 +343,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
     """
     config = config or ProxyConfig()
     hooks = Hooks((*config.plugins, *plugins))
+    _check_parser(config)
     records = log or _open_log(config)
     error: BaseException | None = None
     async with trio.open_nursery() as log_nursery:
@@ -326,13 +353,13 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
                 proxy = Proxy(config, hooks, records, nursery)
                 nursery.start_soon(proxy.pool.run, name="origin pool")
                 nursery.start_soon(proxy._sweep.run, name="sweep")
-                for plugin in hooks.plugins:
+                for plugin in proxy.plugins():
                     if type(plugin).run is not Plugin.run:
                         nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")
                 try:
                     yield proxy
                     await proxy.drain(config.http.drain_timeout)
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
                     error = exc
                 try:
                     await proxy._end()

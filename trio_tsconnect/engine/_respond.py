@@ -9,16 +9,56 @@ from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
-from trio_tsconnect.message import EMPTY_BODY, NO_BODY, Body, Failure, Framing, MessageError, Response, error_page, has_no_content, outcome
-from trio_tsconnect.stream import IncompleteMessage, abort
+from trio_tsconnect.message import (
+    EMPTY_BODY,
+    NO_BODY,
+    BadRequest,
+    Body,
+    Failure,
+    Framing,
+    MessageError,
+    Request,
+    Response,
+    error_page,
+    has_no_content,
+    max_forwards,
+    outcome,
+)
+from trio_tsconnect.stream import IncompleteMessage, request_to_bytes, reset
+
+# RFC 9110 §9.3.8: a TRACE must not echo what is secret.
+_SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 
 
-async def send_answer(txn: Transaction) -> None:
-    """Send what a plugin has answered (`txn.response`, `txn.answer`)."""
+async def send_answer(txn: Transaction, *, by: str = "plugin") -> None:
+    """Send what a plugin, or the proxy itself, has answered (`txn.response`, `txn.answer`)."""
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
     await _send(txn, txn.response, txn.answer or b"")
-    txn.end("plugin", "responded")
+    txn.end(by, "responded")
+
+
+def answer_here(txn: Transaction) -> bool:
+    """Count down Max-Forwards; whether it ends here, and the proxy answers as the final recipient (RFC 9110 §7.6.2)."""
+    request = txn.request
+    if b"max-forwards" not in request.headers:
+        return False
+    try:
+        left = max_forwards(request)
+    except BadRequest as exc:
+        raise TransactionFailure(exc) from None
+    if left is None:
+        return False
+    if left > 0:
+        request.headers[b"Max-Forwards"] = b"%d" % (left - 1)
+        return False
+    if request.method == "OPTIONS":
+        txn.response, txn.answer = Response(200, [("Allow", _METHODS)]), b""
+    else:
+        echoed = Request(request.method, request.target, [(n, v) for n, v in request.headers.raw() if n.lower() not in _SECRET])
+        txn.response, txn.answer = Response(200, [("Content-Type", "message/http")]), request_to_bytes(echoed, echoed.target)
+    return True
 
 
 async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
@@ -34,8 +74,9 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     if result.status is None or txn.response_begun:
         txn.keep_alive = False
         if txn.response_begun:
-            abort(txn.session.stream, result.why)
             txn.session.broken = True
+            if txn.close_delimited:  # an orderly end would make what was sent look whole (RFC 9112 §6.3)
+                reset(txn.session.stream, result.why)
         return
     page, content_type = error_page(result.status, failed.detail)
     response = Response(result.status, [("Content-Type", content_type), ("Cache-Control", "no-store")])

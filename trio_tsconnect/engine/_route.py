@@ -30,6 +30,7 @@ def remap(txn: Transaction) -> None:
     match = proxy.remap.match(uri)
     if match is not None:
         rule = txn.rule = match.rule
+        txn.hooks = proxy.hooks_of(rule)
         txn.uri = match.target
         if rule.config:
             txn.config, txn.origin_config = rule.http_config(txn.config), rule.origin_config(txn.origin_config)

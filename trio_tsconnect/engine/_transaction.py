@@ -82,11 +82,13 @@ class Transaction:
         self.plugin_log: dict[str, dict[str, Any]] = {}
         self.plugin_name = ""
         self.expects_continue = False
+        self.expectation_met = False
         self.interim_sent = False
         self.sending_body = False
         self.response_due = math.inf
         self.response_begun = False
         self.response_complete = False
+        self.close_delimited = False
         self.wants_keep_alive = False
         self.keep_alive = False
         self.uri: TargetURI | None = None
@@ -228,7 +230,7 @@ class Transaction:
         Otherwise `InvalidState`. The hook `send_request` fires again.
         """
         self._only_in("retry()", State.READ_RESPONSE)
-        if self.interim_sent and not self.expects_continue:
+        if self.interim_sent:
             raise InvalidState("retry() comes too late: an interim response was sent")
         replayable = self.session.http.body.empty or (self.request_body is not None and not self.request_transforms)
         if not replayable:

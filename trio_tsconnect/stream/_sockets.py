@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -46,11 +48,13 @@ def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None
     return True
 
 
-def abort(stream: trio.abc.Stream, reason: str) -> None:
-    """Break a stream for both sides if it can be broken synchronously; closing it by force does the rest."""
-    breaker = getattr(stream, "abort", None)
-    if breaker is not None:
-        breaker(reason)
+def reset(stream: trio.abc.Stream, reason: str) -> None:
+    """See to it that closing this stream by force is no orderly end to the peer: it is reset, and bytes on their way may be lost."""
+    if isinstance(stream, VirtualConnection):
+        stream.abort(reason)
+    elif (sock := getattr(stream, "socket", None)) is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def close_now(stream: trio.abc.Stream) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AsyncExitStack, aclosing
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Literal
@@ -12,8 +12,8 @@ import attrs
 import trio
 
 from trio_tsconnect._util import public
-from trio_tsconnect.message import CHUNKED_BODY, NO_BODY, Body, Framing, Headers, HeadersInput, Request, Response, frame_response
-from trio_tsconnect.stream import HTTP1Server, abort
+from trio_tsconnect.message import CHUNKED_BODY, NO_BODY, Body, Framing, Headers, Request, Response, frame_response
+from trio_tsconnect.stream import HTTP1Server, reset
 
 Fault = Literal["stall", "truncate", "die"]
 """What goes wrong: `stall` (nothing more comes, and nothing ends), `truncate` (a proper close, too early), `die` (a reset)."""
@@ -120,7 +120,7 @@ async def _send_body(http: HTTP1Server, answer: Answer, body: Body) -> None:
                 await http.drain()
 
 
-async def _pieces(body: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(body: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     if isinstance(body, bytes):
         yield body
     else:
@@ -136,4 +136,4 @@ async def strike(stream: trio.abc.Stream, fault: Fault) -> None:
     elif fault == "die":
         if isinstance(stream, trio.SocketStream):
             stream.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # closing it resets the connection
-        abort(stream, "the scripted origin died")
+        reset(stream, "the scripted origin died")

@@ -118,7 +118,7 @@ class ScriptedOrigin:
         """Answer requests for a path so; `reply` with an `Answer` says more. Called again it adds an answer: they are given in turn, the
         last for ever. `method`: only requests with it; they are looked for first. The request's body is read before it is answered.
         """
-        self.reply(path, Answer(status, body, headers=headers, fault=fault, after=after), method=method)  # type: ignore[arg-type]
+        self.reply(path, Answer(status, body, headers=headers, fault=fault, after=after), method=method)
 
     def reply(self, path: str, answer: Answer | Handler, *, method: str | None = None) -> None:
         """Answer requests for a path with an `Answer`, or with what `await handler(request)` returns; otherwise as `answer`."""
@@ -141,7 +141,7 @@ class ScriptedOrigin:
                 http.next_cycle()
         except (trio.BrokenResourceError, trio.ClosedResourceError, IncompleteMessage):
             pass  # whoever asked has gone
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - anybody's handler
             self.failures.append(error)
             await _answer_failure(http, error)
         finally:
@@ -161,14 +161,16 @@ class ScriptedOrigin:
             if not isinstance(answer, Answer):
                 raise TypeError(f"the handler of {request.path} returned {answer!r} and not an Answer")
         persists = await send_answer(http, head, answer)
-        return persists and request.complete and keep_alive(head.version, head.headers) and "close" not in answer.headers.tokens("connection")
+        return (
+            persists and request.complete and keep_alive(head.version, head.headers) and "close" not in answer.headers.tokens("connection")
+        )
 
     def _next_reply(self, request: OriginRequest) -> Answer | Handler:
         for method in (request.method, None):
             replies = self._script.get((method, request.path))
             if replies:
                 return replies.popleft() if len(replies) > 1 else replies[0]
-        return Answer(404, f"nothing is scripted for {request.method} {request.path}\n", headers={"Content-Type": "text/plain"})  # type: ignore[arg-type]
+        return Answer(404, f"nothing is scripted for {request.method} {request.path}\n", headers={"Content-Type": "text/plain"})
 
     def check(self) -> None:
         """Raise the first of `failures`, if there is one."""

@@ -1,0 +1,396 @@
+"""Every limit of time: what crossing it does, and when exactly. All on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.engine._world import GET, OK, Wire, echo, how, open_world, replying, silent
+from trio_tsconnect import Plugin, RemapRule, Transaction
+
+POST = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 10\r\n\r\n"
+CHUNKED = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _virtual_clock(autojump_clock: trio.testing.MockClock) -> None:
+    """Each test here waits for ever, at once."""
+
+
+class Elapsed:
+    def __init__(self) -> None:
+        self.start = trio.current_time()
+
+    def __eq__(self, seconds: object) -> bool:
+        return bool(trio.current_time() - self.start == pytest.approx(seconds, abs=1e-6))
+
+
+async def test_a_head_that_does_not_end_gets_408_and_the_connection_is_closed() -> None:
+    async with open_world(http={"header_timeout": 10}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        await wire.send(b"GET /slow HTTP/1.1\r\nHost: ")
+        answer = await wire.answer()
+        assert elapsed == 10
+        assert answer.status == 408
+        assert answer.headers["connection"] == "close"
+        assert await wire.rest() == b""
+        assert how(world.record()) == ("client", "header_timeout")
+
+
+async def test_a_head_that_trickles_in_is_not_given_more_time() -> None:
+    async with open_world(http={"header_timeout": 10}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        async with trio.open_nursery() as nursery:
+
+            async def trickle() -> None:
+                for byte in GET:
+                    await wire.send(bytes([byte]))
+                    await trio.sleep(1)
+
+            nursery.start_soon(trickle)
+            assert (await wire.answer()).status == 408
+            assert elapsed == 10
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", GET])
+async def test_an_idle_connection_is_closed_silently(before: bytes) -> None:
+    async with open_world(http={"keep_alive_timeout": 60}) as world:
+        wire = world.connect()
+        await wire.send(before)
+        if before == GET:
+            await wire.answer()
+        elapsed = Elapsed()
+        assert await wire.rest() == b""
+        assert elapsed == 60
+        assert len(world.records) == (before == GET)
+
+
+@pytest.mark.parametrize("request_begin", [POST + b"half", CHUNKED + b"5\r\nhal"])
+async def test_a_request_body_that_stops_gets_408(request_begin: bytes) -> None:
+    async with open_world(silent, http={"inactivity_timeout": 20}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask(request_begin)
+        assert elapsed == 20
+        assert answer.status == 408
+        assert await wire.rest() == b""
+        assert how(world.record()) == ("client", "request_body_timeout")
+        assert world.origin.open_connections == 0
+
+
+async def test_a_request_body_that_trickles_in_is_waited_for() -> None:
+    async with open_world(http={"inactivity_timeout": 20}) as world:
+        wire = world.connect()
+        await wire.send(POST)
+        for byte in b"0123456789":
+            await trio.sleep(19)
+            await wire.send(bytes([byte]))
+        assert (await wire.answer()).status == 200
+        assert world.record().request_bytes == 10
+
+
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    async with open_world(replying(large), http={"inactivity_timeout": 20}) as world:
+        wire = world.connect()
+        await wire.send(GET)
+        await trio.sleep(19)
+        assert world.records == []
+        await trio.sleep(2)
+        assert how(world.record()) == ("client", "client_timeout")
+        assert world.record().response_bytes < 1_000_000
+        assert world.origin.open_connections == 0
+        with pytest.raises(trio.BrokenResourceError, match="client_timeout"):
+            await wire.stream.receive_some()
+
+
+async def test_a_client_that_reads_slowly_is_not() -> None:
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000)
+    async with open_world(replying(large), http={"inactivity_timeout": 20}) as world:
+        wire = world.connect()
+        await wire.send(GET)
+        size = 0
+        while size < 300_000:
+            await trio.sleep(19)
+            size += len(await wire.stream.receive_some())
+        await wire.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert how(world.record()) == ("proxy", "complete")
+
+
+async def test_an_origin_that_takes_no_more_of_a_request_is_a_504() -> None:
+    async def deaf(wire: Wire) -> None:
+        await trio.sleep_forever()
+
+    async with open_world(deaf, http={"inactivity_timeout": 20}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        async with trio.open_nursery() as nursery:
+
+            async def upload() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await wire.send(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+
+            await wire.send(CHUNKED)
+            nursery.start_soon(upload)
+            answer = await wire.answer()
+            assert (answer.status, elapsed) == (504, 20)
+            assert answer.headers["connection"] == "close"
+            assert await wire.rest() == b""
+            await wire.stream.aclose()
+        assert how(world.record()) == ("origin", "origin_inactivity")
+
+
+async def test_no_first_byte_of_a_response_is_a_504_and_the_client_may_go_on() -> None:
+    answers = iter([silent, replying(OK)])
+
+    async def serve(wire: Wire) -> None:
+        await next(answers)(wire)
+
+    async with open_world(serve, origin={"response_timeout": 50}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 50)
+        assert how(world.record()) == ("origin", "origin_response_timeout")
+        assert world.origin.open_connections == 0
+        assert (await wire.ask()).status == 200
+
+
+@pytest.mark.parametrize("head", [POST, CHUNKED])
+async def test_the_response_is_due_from_the_end_of_the_request_on(head: bytes) -> None:
+    async with open_world(silent, origin={"response_timeout": 50}) as world:
+        wire = world.connect()
+        await wire.send(head)
+        for _ in range(5):
+            await trio.sleep(30)
+            await wire.send(b"1\r\nx\r\n" if head is CHUNKED else b"xy")
+        if head is CHUNKED:
+            await wire.send(b"0\r\n\r\n")
+        elapsed = Elapsed()
+        answer = await wire.answer()
+        assert (answer.status, elapsed) == (504, 50)
+
+
+async def test_interim_responses_do_not_put_the_limit_off() -> None:
+    async def hopeful(wire: Wire) -> None:
+        await wire.head()
+        while True:
+            await wire.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await trio.sleep(10)
+
+    async with open_world(hopeful, origin={"response_timeout": 45}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        await wire.send(GET)
+        while (answer := await wire.answer()).status == 102:
+            pass
+        assert (answer.status, elapsed) == (504, 45)
+
+
+async def test_an_interim_response_while_the_request_body_ends_does_not_lift_the_limit() -> None:
+    class Slow(Plugin):
+        async def read_response(self, txn: Transaction) -> None:
+            await trio.sleep(5)  # the rest of the request body is sent meanwhile
+
+    async def once(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await wire.rest()
+
+    async with open_world(once, plugins=[Slow()], origin={"response_timeout": 50}) as world:
+        wire = world.connect()
+        await wire.send(POST)
+        await trio.testing.wait_all_tasks_blocked()
+        await wire.send(b"0123456789")
+        with trio.fail_after(200):
+            while (answer := await wire.answer()).status == 100:
+                pass
+        assert answer.status == 504
+
+
+async def test_a_response_that_stops_is_cut_so_that_the_client_can_tell() -> None:
+    async def stalling(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
+        await wire.rest()
+
+    async with open_world(stalling, http={"inactivity_timeout": 20}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask()
+        assert elapsed == 20
+        assert not answer.whole
+        assert wire.broken
+        assert answer.body == b"hello"
+        assert how(world.record()) == ("origin", "origin_inactivity")
+
+
+async def test_a_cut_chunked_response_has_no_last_chunk() -> None:
+    async def stalling(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await wire.rest()
+
+    async with open_world(stalling, http={"inactivity_timeout": 20}) as world:
+        wire = world.connect()
+        await wire.send(GET)
+        await wire.head()
+        assert await wire.rest() == b"5\r\nhello\r\n"
+        assert wire.broken
+
+
+async def test_an_origin_that_cannot_be_connected_to_in_time_is_a_504() -> None:
+    class Slow:
+        name = "slow"
+        persistent = True
+
+        async def open(self) -> trio.abc.Stream:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    async with open_world(origin={"connect_timeout": 10}) as world:
+        acquire = world.proxy.pool.acquire
+
+        async def slowly(origin: Any, config: Any, **more: Any) -> Any:
+            return await acquire(Slow(), config, **more)
+
+        world.proxy.pool.acquire = slowly  # type: ignore[method-assign]
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 10)
+        assert how(world.record()) == ("origin", "origin_connect_timeout")
+
+
+async def test_a_wait_for_a_connection_that_is_too_long_is_a_503() -> None:
+    async with open_world(silent, origin={"max_connections": 1, "wait_timeout": 10}) as world:
+        first, second = world.connect(), world.connect()
+        await first.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        elapsed = Elapsed()
+        answer = await second.ask()
+        assert (answer.status, elapsed) == (503, 10)
+        assert how(world.record()) == ("proxy", "origin_busy")
+        assert world.taken() == (1, 0)
+        await first.stream.aclose()
+
+
+@pytest.mark.parametrize("serve", [silent, None])
+async def test_a_whole_transaction_has_its_limit(serve: Callable[[Wire], Awaitable[None]] | None) -> None:
+    async def endless(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await wire.send(b"more")
+            await trio.sleep(1)
+
+    async with open_world(serve or endless, http={"transaction_timeout": 30}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask()
+        assert elapsed == 30
+        if serve is silent:
+            assert answer.status == 504
+        else:
+            assert (answer.status, answer.whole) == (200, False)
+            assert wire.broken
+        assert how(world.record()) == ("proxy", "transaction_timeout")
+
+
+async def test_the_limit_of_a_transaction_counts_for_each_anew() -> None:
+    async with open_world(http={"transaction_timeout": 30}) as world:
+        wire = world.connect()
+        for _ in range(3):
+            assert (await wire.ask()).status == 200
+            await trio.sleep(29)
+
+
+async def test_a_rule_may_set_the_limit_of_its_transactions() -> None:
+    rule = RemapRule("//origin.test/", "http://origin.test/", config={"transaction_timeout": 7.0})
+    async with open_world(silent, remap=(rule,)) as world:
+        wire, elapsed = world.connect(target=None), Elapsed()
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 7)
+
+
+async def test_a_plugin_may_set_the_limit_of_a_transaction() -> None:
+    class Hasty(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            txn.config = attrs.evolve(txn.config, transaction_timeout=3.0)
+
+    async with open_world(silent, plugins=[Hasty()]) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 3)
+
+
+async def test_a_connection_has_the_deadline_that_its_opener_gave() -> None:
+    async with open_world(silent) as world:
+        elapsed = Elapsed()
+        wire = world.connect(deadline=trio.current_time() + 5)
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 5)
+        assert how(world.record()) == ("proxy", "deadline")
+
+
+async def test_a_deadline_that_is_over_leaves_no_time_at_all() -> None:
+    async with open_world() as world:
+        wire, elapsed = world.connect(deadline=trio.current_time() - 1), Elapsed()
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 0)
+        assert how(world.record()) == ("proxy", "deadline")
+
+
+async def test_the_earlier_of_deadline_and_limit_counts_and_says_its_name() -> None:
+    for seconds, why in ((5, "deadline"), (50, "transaction_timeout")):
+        async with open_world(silent, http={"transaction_timeout": 20}) as world:
+            wire = world.connect(deadline=trio.current_time() + seconds)
+            assert (await wire.ask()).status == 504
+            assert how(world.record()) == ("proxy", why)
+
+
+async def test_a_plugin_that_never_returns_meets_the_limit_of_the_transaction() -> None:
+    class Asleep(Plugin):
+        async def pre_remap(self, txn: Transaction) -> None:
+            await trio.sleep_forever()
+
+    async with open_world(plugins=[Asleep()], http={"transaction_timeout": 30}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        answer = await wire.ask()
+        assert (answer.status, elapsed) == (504, 30)
+
+
+async def test_a_plugin_that_takes_its_time_is_not_mistaken_for_a_slow_party() -> None:
+    class Thorough(Plugin):
+        async def _think(self, txn: Transaction) -> None:
+            await trio.sleep(1000)
+
+        async def read_request(self, txn: Transaction) -> None:
+            await self._think(txn)
+
+        async def send_request(self, txn: Transaction) -> None:
+            await self._think(txn)
+
+        async def read_response(self, txn: Transaction) -> None:
+            await self._think(txn)
+
+        async def send_response(self, txn: Transaction) -> None:
+            await self._think(txn)
+
+    async with open_world(echo, plugins=[Thorough()]) as world:
+        assert (await world.connect().ask(POST + b"0123456789")).status == 200
+        assert how(world.record()) == ("proxy", "complete")
+
+
+async def test_closing_hooks_are_cut_short_at_their_bound() -> None:
+    class Asleep(Plugin):
+        async def transaction_close(self, txn: Transaction) -> None:
+            await trio.sleep_forever()
+
+    async with open_world(plugins=[Asleep()], http={"close_timeout": 5}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        assert (await wire.ask()).status == 200
+        assert elapsed == 0
+        assert (await wire.ask()).status == 200
+        assert elapsed == 5

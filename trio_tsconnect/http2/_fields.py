@@ -1,0 +1,265 @@
+"""Field sections (RFC 9113 §8): from a decoded list of fields to a request head of HTTP/1.1, and from a response head to a list of fields.
+
+The law: one pass, here, judges what a client sent; what passes is a request that HTTP/1.1 can carry without a second reading. The engine then
+judges it as it judges everybody's requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from trio_tsconnect import Headers, Request, Response
+from trio_tsconnect.http2._errors import ErrorCode, StreamFault
+from trio_tsconnect.message import CHUNKED_BODY, EMPTY_BODY, FORBIDDEN_IN_TRAILERS, NO_BODY, Body, Framing
+
+Pair = tuple[bytes, bytes]
+
+# RFC 9113 §8.2.2. TE is judged by its value.
+_CONNECTION_SPECIFIC = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
+_REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority", b":protocol"})
+_SPECIAL = _CONNECTION_SPECIFIC | {b"te", b"host", b"cookie", b"content-length", b"priority", b"http2-settings"}
+_DROPPED_IN_RESPONSES = _CONNECTION_SPECIFIC | {b"http2-settings"}
+
+# RFC 9113 §8.2.1: a field name is a token (RFC 9110 §5.6.2) without capitals.
+_LOWER_TCHARS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+# RFC 9113 §8.2.1 forbids NUL, CR and LF; the other controls would not pass HTTP/1.1 behind us (RFC 9110 §5.5).
+_CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
+
+# RFC 6455 §1.3
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+@attrs.frozen(kw_only=True)
+class RequestHead:
+    """A request as HTTP/1.1 has it."""
+
+    request: Request
+    """Its head; the target is in absolute form where scheme and authority are known."""
+    body: Body
+    """How its body is framed over the virtual connection."""
+    declared: int | None
+    """The length that the client declared, None if it did not."""
+    priority: bytes | None
+    """The value of its Priority field (RFC 9218 §5)."""
+    tunnel: bool = False
+    """Whether bytes follow, not content: CONNECT, extended or not."""
+    websocket_key: bytes | None = None
+    """What the other side is to prove that it has read (RFC 6455 §4.2.2), for an extended CONNECT to a WebSocket."""
+
+
+class Rejected(StreamFault):
+    """A malformed request (RFC 9113 §8.1.1), with as much of its request line as could be told."""
+
+    def __init__(self, detail: str, fields: Iterable[Pair] = ()) -> None:
+        super().__init__(ErrorCode.PROTOCOL_ERROR, detail)
+        pseudo = {name: value for name, value in fields if name in _REQUEST_PSEUDO}
+        self.method = _printable(pseudo.get(b":method", b"")) or "-"
+        self.target = _printable(pseudo.get(b":path", b"") or pseudo.get(b":authority", b"")) or "-"
+
+
+def _printable(value: bytes) -> str:
+    return "".join(chr(c) if 0x21 <= c <= 0x7E else "?" for c in value[:1000])
+
+
+def read_request(fields: Sequence[Pair], *, ended: bool) -> RequestHead:
+    """Judge a request's field section. `ended`: no body follows. `Rejected` when it is malformed (RFC 9113 §8.1.1, §8.2, §8.3)."""
+    try:
+        pseudo, rest = _split(fields)
+        _check_values(fields)
+        return _make_head(pseudo, rest, ended)
+    except ValueError as error:
+        raise Rejected(str(error), fields) from None
+
+
+def _split(fields: Sequence[Pair]) -> tuple[dict[bytes, bytes], Sequence[Pair]]:
+    """The pseudo-fields, which come first and once each (RFC 9113 §8.3), and the others."""
+    pseudo: dict[bytes, bytes] = {}
+    position = 0
+    for name, value in fields:
+        if name[:1] != b":":
+            break
+        if name not in _REQUEST_PSEUDO:
+            raise ValueError(f"{name[:40]!r} is no pseudo-field of a request")
+        if name in pseudo:
+            raise ValueError(f"there is more than one {name.decode()}")
+        pseudo[name] = value
+        position += 1
+    rest = fields[position:]
+    names = b"\n".join([name for name, _ in rest])
+    if names.translate(None, _LOWER_TCHARS).strip(b"\n") or b"\n\n" in b"\n" + names + b"\n" * bool(rest):
+        raise ValueError(_blame_name(rest))
+    return pseudo, rest
+
+
+def _blame_name(fields: Sequence[Pair]) -> str:
+    for name, _ in fields:
+        if name[:1] == b":":
+            return f"the pseudo-field {name[:40]!r} comes after other fields"
+        if not name or name.translate(None, _LOWER_TCHARS):
+            return f"the field name {name[:40]!r} is not a token in lower case"
+    raise AssertionError("no name is to blame")
+
+
+def _check_values(fields: Sequence[Pair]) -> None:
+    values = [value for _, value in fields]
+    whole = b"".join(values)
+    if len(whole.translate(None, _CONTROLS)) != len(whole):
+        raise ValueError("a field value has a control character")
+    for value in values:
+        if value and (value[0] in b" \t" or value[-1] in b" \t"):
+            raise ValueError("a field value begins or ends with white space")
+
+
+def _make_head(pseudo: dict[bytes, bytes], fields: Sequence[Pair], ended: bool) -> RequestHead:
+    method, authority, protocol = pseudo.get(b":method"), pseudo.get(b":authority"), pseudo.get(b":protocol")
+    if not method:
+        raise ValueError("there is no :method")
+    lines: list[tuple[bytes, bytes, bytes]] = []
+    special: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        if name in _SPECIAL:
+            special.setdefault(name, []).append(value)
+            if name in _CONNECTION_SPECIFIC:
+                raise ValueError(f"the field {name.decode()} is about a connection of HTTP/1.1")
+            if name == b"priority" or (name == b"te" and value.lower() == b"trailers"):
+                lines.append((name, name, value))
+        else:
+            lines.append((name, name, value))
+    te = special.get(b"te")
+    if te and any(value.lower() != b"trailers" for value in te):
+        raise ValueError("TE says something other than trailers")
+    authority = _authority(authority, special.get(b"host"))
+    target = _target(pseudo, method, authority, protocol)
+    if cookies := special.get(b"cookie"):
+        lines.append((b"cookie", b"cookie", b"; ".join(cookies)))  # RFC 9113 §8.2.3
+    if authority is not None:
+        lines.insert(0, (b"Host", b"host", authority))
+    priority = b", ".join(special[b"priority"]) if b"priority" in special else None
+    if protocol is not None:
+        return _extended_connect(target, lines, protocol, priority)
+    declared = _declared(special.get(b"content-length"), ended)
+    if method == b"CONNECT":
+        if declared:
+            raise ValueError("a CONNECT request has no content")
+        body = NO_BODY
+    else:
+        body = _frame(lines, declared, ended)
+    return RequestHead(
+        request=Request(method.decode("latin-1"), target, Headers.from_parsed(lines)),
+        body=body,
+        declared=declared,
+        priority=priority,
+        tunnel=method == b"CONNECT",
+    )
+
+
+def _authority(authority: bytes | None, hosts: list[bytes] | None) -> bytes | None:
+    """RFC 9113 §8.3.1: :authority counts; a Host beside it says the same, or the request is malformed."""
+    if hosts is not None:
+        if len(hosts) > 1 or (authority is not None and hosts[0].lower() != authority.lower()):
+            raise ValueError("Host and :authority do not agree")
+        if authority is None:
+            authority = hosts[0]
+    if authority is not None and b"@" in authority:
+        raise ValueError("the authority has user information")
+    return authority
+
+
+def _target(pseudo: dict[bytes, bytes], method: bytes, authority: bytes | None, protocol: bytes | None) -> str:
+    scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")
+    if method == b"CONNECT" and protocol is None:
+        # RFC 9113 §8.5
+        if scheme is not None or path is not None or not pseudo.get(b":authority"):
+            raise ValueError("a CONNECT request has :authority, and neither :scheme nor :path")
+        return pseudo[b":authority"].decode("latin-1")
+    if protocol is not None and (method != b"CONNECT" or not pseudo.get(b":authority")):
+        raise ValueError(":protocol is for CONNECT, which has an :authority (RFC 8441)")
+    if not scheme or not path:
+        raise ValueError("there is no :scheme or no :path")
+    # RFC 9113 §8.3.1: a path begins with a slash; "*" is for OPTIONS.
+    if path[0] != 0x2F and (path != b"*" or method != b"OPTIONS"):
+        raise ValueError(":path does not begin with a slash")
+    if authority and path != b"*":
+        return b"".join((scheme, b"://", authority, path)).decode("latin-1")
+    return path.decode("latin-1")
+
+
+def _declared(lengths: list[bytes] | None, ended: bool) -> int | None:
+    if lengths is None:
+        return None
+    value = lengths[0]
+    if any(other != value for other in lengths) or not value.isdigit() or len(value) > 18:
+        raise ValueError("Content-Length is not one number")
+    declared = int(value)
+    if ended and declared:
+        raise ValueError("Content-Length announces content, and there is none")
+    return declared
+
+
+def _frame(lines: list[tuple[bytes, bytes, bytes]], declared: int | None, ended: bool) -> Body:
+    if declared is not None:
+        lines.append((b"content-length", b"content-length", b"%d" % declared))
+        return Body(Framing.LENGTH, declared) if declared else EMPTY_BODY
+    if ended:
+        return NO_BODY
+    lines.append((b"transfer-encoding", b"transfer-encoding", b"chunked"))
+    return CHUNKED_BODY
+
+
+def _extended_connect(target: str, lines: list[tuple[bytes, bytes, bytes]], protocol: bytes, priority: bytes | None) -> RequestHead:
+    """RFC 8441 §5: what the Upgrade mechanism of HTTP/1.1 would ask."""
+    lines += [(b"Connection", b"connection", b"Upgrade"), (b"Upgrade", b"upgrade", protocol)]
+    if not protocol or protocol.translate(None, _LOWER_TCHARS + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ/"):
+        raise ValueError(":protocol is not the name of a protocol")
+    key = None
+    if protocol.lower() == b"websocket":
+        key = base64.b64encode(os.urandom(16))
+        lines.append((b"Sec-WebSocket-Key", b"sec-websocket-key", key))
+    return RequestHead(
+        request=Request("GET", target, Headers.from_parsed(lines)),
+        body=NO_BODY,
+        declared=None,
+        priority=priority,
+        tunnel=True,
+        websocket_key=key,
+    )
+
+
+def websocket_accepted(head: RequestHead, response: Response) -> bool:
+    """Whether whoever switched protocols has read our key (RFC 6455 §4.1); there is nothing to prove for other protocols."""
+    if head.websocket_key is None:
+        return True
+    digest = hashlib.sha1(head.websocket_key + _WEBSOCKET_GUID, usedforsecurity=False).digest()
+    return response.headers.get("sec-websocket-accept") == base64.b64encode(digest).decode()
+
+
+def read_trailers(fields: Sequence[Pair]) -> Headers | None:
+    """Judge a request's trailer section; None when nothing of it may be sent on (RFC 9113 §8.1, RFC 9110 §6.5.1)."""
+    try:
+        pseudo, rest = _split(fields)
+        if pseudo:
+            raise ValueError("the trailers have a pseudo-field")
+        _check_values(fields)
+        if any(name in _CONNECTION_SPECIFIC for name, _ in rest):
+            raise ValueError("the trailers have a field about a connection of HTTP/1.1")
+    except ValueError as error:
+        raise StreamFault(ErrorCode.PROTOCOL_ERROR, str(error)) from None
+    lines = [(name, name, value) for name, value in rest if name not in FORBIDDEN_IN_TRAILERS]
+    return Headers.from_parsed(lines) if lines else None
+
+
+def response_fields(response: Response, status: int | None = None) -> list[Pair]:
+    """A response head as HTTP/2 has it: names in lower case, nothing about a connection (RFC 9113 §8.2.2), no reason phrase."""
+    fields = [(b":status", b"%d" % (status or response.status))]
+    fields += [(name, value) for _, name, value in response.headers.fields if name not in _DROPPED_IN_RESPONSES]
+    return fields
+
+
+def trailer_fields(trailers: Headers) -> list[Pair]:
+    """A trailer section as HTTP/2 has it."""
+    return [(name, value) for _, name, value in trailers.fields if name not in _DROPPED_IN_RESPONSES]

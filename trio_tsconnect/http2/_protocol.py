@@ -1,0 +1,133 @@
+"""h2, set up for a server that judges fields itself.
+
+The law: h2 is imported here and nowhere else. It keeps the states of streams, both flow controls, SETTINGS and HPACK; it judges no field, for
+that would be a second and a third pass over each, and an error of one stream would end the connection.
+
+So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h2 a head that there is nothing to say about. In the other
+direction the encoder keeps its table small whatever a client permits: its size is our memory, and the time of each look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+from hpack import Decoder, Encoder
+
+from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
+from trio_tsconnect.http2._fields import Pair
+from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE
+from trio_tsconnect.http2._limits import Http2Limits
+
+H2Connection = h2.connection.H2Connection
+Event = h2.events.Event
+RequestReceived = h2.events.RequestReceived
+TrailersReceived = h2.events.TrailersReceived
+DataReceived = h2.events.DataReceived
+StreamEnded = h2.events.StreamEnded
+StreamReset = h2.events.StreamReset
+WindowUpdated = h2.events.WindowUpdated
+RemoteSettingsChanged = h2.events.RemoteSettingsChanged
+PingAckReceived = h2.events.PingAckReceived
+ProtocolError = h2.exceptions.ProtocolError
+
+NO_RFC7540_PRIORITIES = 0x9
+"""RFC 9218 §2.1."""
+INITIAL_WINDOW = 65535
+"""RFC 9113 §6.9.2: of the connection, and of streams until SETTINGS say otherwise."""
+
+_STAND_IN = [(b":method", b"GET")]
+_CODES = h2.settings.SettingCodes
+_MAX_TABLE = 4096
+
+
+class _FieldDecoder(Decoder):
+    """Keeps the fields; h2 gets a stand-in."""
+
+    fields: Sequence[Pair] = ()
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
+        self.fields = list(super().decode(data, raw=True))
+        return _STAND_IN
+
+
+class _SmallEncoder(Encoder):
+    """Never uses more of the table than the size that every decoder has."""
+
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        value = min(value, _MAX_TABLE)
+        self.header_table.maxsize = value
+        if self.header_table.resized:
+            self.table_size_changes.append(value)
+
+
+class _Connection(H2Connection):
+    MAX_CLOSED_STREAMS = 1000  # remembered so that a late frame is a fault of its stream only; h2 would remember 65536
+
+
+class Machine:
+    """h2's connection and its decoder."""
+
+    def __init__(self, limits: Http2Limits) -> None:
+        self.h2 = h2_connection = _Connection(
+            h2.config.H2Configuration(
+                client_side=False,
+                header_encoding=False,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self._decoder = _FieldDecoder(max_header_list_size=limits.max_header_list)
+        h2_connection.decoder = self._decoder
+        h2_connection.encoder = _SmallEncoder()
+        # h2 would end the connection for one stream too many; who counts streams here refuses that stream alone (RFC 9113 §5.1.2).
+        h2_connection.local_settings = h2.settings.Settings(client=False, initial_values={_CODES.MAX_CONCURRENT_STREAMS: 1 << 30})
+
+    def begin(self, limits: Http2Limits) -> None:
+        """Send our SETTINGS. They are in force for the client once it has acknowledged them, and until then here as well."""
+        announced = {
+            _CODES.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
+            _CODES.INITIAL_WINDOW_SIZE: 128 << limits.buffer_index,
+            _CODES.MAX_HEADER_LIST_SIZE: limits.max_header_list,
+            _CODES.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441 §3
+            NO_RFC7540_PRIORITIES: 1,
+        }
+        self.h2.update_settings(announced)
+        self.h2.local_settings[_CODES.MAX_CONCURRENT_STREAMS] = 1 << 30
+        if limits.connection_window > INITIAL_WINDOW:
+            self.h2.increment_flow_control_window(limits.connection_window - INITIAL_WINDOW)
+        self.h2.receive_data(PREFACE)
+
+    def receive(self, frame: bytes) -> list[Event]:
+        """Hand over one frame, or one head with its continuations. `ConnectionFault` when it ends the connection."""
+        try:
+            return self.h2.receive_data(frame)
+        except ProtocolError as error:
+            self.h2.clear_outbound_data_buffer()  # h2's own GOAWAY; what was to be sent before it has been taken
+            code = int(error.error_code)
+            if code == ErrorCode.PROTOCOL_ERROR and "decoding header block" in str(error):
+                code = ErrorCode.COMPRESSION_ERROR  # RFC 9113 §4.3
+            cause = "enhance_your_calm" if code == ErrorCode.ENHANCE_YOUR_CALM else "protocol_error"
+            raise ConnectionFault(code, str(error), cause) from None
+
+    @property
+    def fields(self) -> Sequence[Pair]:
+        """The fields of the head that was received last."""
+        return self._decoder.fields
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of data that one frame may hold: as many as the client takes, but not so many that nothing urgent can come between."""
+        return min(self.h2.max_outbound_frame_size, MAX_FRAME)
