@@ -174,8 +174,9 @@ async def serve_hypercorn() -> None:
     hypercorn, configuration = import_module("hypercorn.trio"), import_module("hypercorn.config")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            return
+        while scope["type"] == "lifespan":
+            event = await receive()
+            await send({"type": f"{event['type']}.complete"})
         await send({"type": "http.response.start", "status": 200, "headers": [*ANSWER_FIELDS, (b"content-length", b"%d" % len(BODY))]})
         await send({"type": "http.response.body", "body": BODY, "more_body": False})
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import trio
+import trio.testing
 
 from trio_tsconnect import HttpConfig, LogRecord, MemoryLog, OriginConfig, Plugin, Proxy, ProxyConfig, VirtualConnection, open_proxy
 from trio_tsconnect.engine import ConnectOptions
@@ -119,9 +120,10 @@ class MemoryOrigin:
     streams: list[VirtualConnection] = attrs.Factory(list)
     heads: list[tuple[str, dict[str, str]]] = attrs.Factory(list)
     buffer_index: int = 8
+    delay: float = 0.0
 
     async def open(self) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.delay)
         near, far = open_virtual_connection_pair(buffer_index=self.buffer_index)
         self.streams.append(near)
         self.nursery.start_soon(self._run, far)
@@ -170,7 +172,9 @@ class World:
     def records(self) -> list[LogRecord]:
         return self.log.records
 
-    def record(self) -> LogRecord:
+    async def record(self) -> LogRecord:
+        """The only record there is, once everybody has come to rest."""
+        await trio.testing.wait_all_tasks_blocked()
         (record,) = self.log.records
         return record
 

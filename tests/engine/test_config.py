@@ -131,7 +131,8 @@ REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     (ProxyConfig, {"log": "a.jsonl"}, 'log: must be a LogConfig or None, got "a.jsonl"'),
     (ProxyConfig, {"remap": [("/", "http://o")]}, "remap[0]: must be a RemapRule, got ('/', 'http://o')"),
     (ProxyConfig, {"listen": "127.0.0.1:80"}, 'listen[0]: must be a ListenConfig, got "127.0.0.1:80"'),
-    (ProxyConfig, {"access": [object]}, "access: access rules are not supported by this version, expected none"),
+    (ProxyConfig, {"access": [{"action": "deny"}]}, "access[0]: must be an AccessRule, got {'action': 'deny'}"),
+    (ProxyConfig, {"plugins": [object]}, "plugins[0]: must be a Plugin, got <class 'object'>"),
     (
         ProxyConfig,
         {"listen": [ListenConfig("127.0.0.1:80"), ListenConfig("127.0.0.1:80")]},

@@ -51,7 +51,7 @@ async def test_each_state_is_stamped_in_its_order_and_the_record_tells_when() ->
         wire = world.connect()
         assert (await wire.ask()).status == 200
         await wire.stream.aclose()
-    milestones = world.record().milestones
+    milestones = (await world.record()).milestones
     expected = [state.value for state in State if state not in (State.TUNNEL, State.CLOSED)]
     assert list(milestones) == expected
     assert list(milestones.values()) == sorted(milestones.values())
@@ -73,7 +73,7 @@ async def test_a_request_that_was_never_read_goes_from_reading_to_the_answer() -
     async with open_world() as world:
         answer = await world.connect().ask(b"GET / HTTP/1.1\r\nbroken\r\n\r\n")
     assert answer.status == 400
-    assert list(world.record().milestones) == ["read_request", "send_response", "release"]
+    assert list((await world.record()).milestones) == ["read_request", "send_response", "release"]
 
 
 async def test_a_retry_goes_back_to_the_pool() -> None:

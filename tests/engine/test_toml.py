@@ -151,21 +151,18 @@ FAULTS = {
     # keys
     "http = { remap_requird = true }": 'http.remap_requird: unknown key; did you mean "remap_required"?',
     "[htpp]": 'htpp: unknown key; did you mean "http"?',
-    "zzz = 1": "zzz: unknown key, expected one of remap, http, origin, log, listen",
+    "zzz = 1": "zzz: unknown key, expected one of remap, http, origin, log, access, listen, plugin",
     '[[listen]]\ntls = { certificate = "a", kye = "b" }': 'listen[0].tls.kye: unknown key; did you mean "key"?',
     '[[remap]]\nfrom_ = "/"\nto = "http://o"': 'remap[0].from_: unknown key; did you mean "from"?',
     '[[remap]]\nfrom = "/"\nto = "http://o"\nhost = "x"': (
-        "remap[0].host: unknown key, expected one of from, to, preserve_host, ca_file, verify, config"
-    ),
-    '[[remap]]\nfrom = "/"\nto = "http://o"\nplugins = []': (
-        "remap[0].plugins: unknown key, expected one of from, to, preserve_host, ca_file, verify, config"
+        "remap[0].host: unknown key, expected one of from, to, preserve_host, ca_file, verify, plugins, access, config"
     ),
     '[[remap]]\nto = "http://o"': "remap[0].from: is missing, and has no default",
     '[[remap]]\nfrom = "/"\nto = "http://o"\n[[remap]]\nfrom = "/x"': "remap[1].to: is missing, and has no default",
     '[[listen]]\ntls = { certificate = "cert.pem" }': "listen[0].tls.key: is missing, and has no default",
-    '"a\\nb" = 1': "a\\nb: unknown key, expected one of remap, http, origin, log, listen",
-    "[[access]]": "access: access rules are not supported by this version, expected none",
-    '[[plugin]]\nuse = "a:B"': "plugin: plugins are not loaded from a file by this version, expected none",
+    '"a\\nb" = 1': "a\\nb: unknown key, expected one of remap, http, origin, log, access, listen, plugin",
+    "[[access]]": "access[0].action: is missing, and has no default",
+    "[[plugin]]": "plugin[0].use: is missing, and has no default",
     # types
     "http = 3": "http: must be a table, got 3",
     "http = [1]": "http: must be a table, got [1]",
@@ -309,6 +306,7 @@ def test_every_default_can_be_written_down(part: Any, tmp_path: Path) -> None:
 
 
 KNOWN = ["http", "origin", "log", "listen", "remap", "from", "to", "tls", "address", "config", "via", "connect", "path", "access", "x"]
+KNOWN += ["plugin", "plugins", "use", "options", "action", "clients", "methods", "internal", "certificates"]
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.booleans(), st.integers(-2, 9), st.floats(), st.sampled_from(["", "/", "http://o", "unix:x", "h:1", "a\nb", "\0"])),
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(KNOWN), inner, max_size=3)),

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 import trustme
 
-from trio_tsconnect.stream import abort, close_gently, has_input, open_virtual_connection_pair, watch_peer
+from trio_tsconnect.stream import close_gently, has_input, reset, open_virtual_connection_pair, watch_peer
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 
@@ -111,7 +111,7 @@ async def test_the_peer_of_a_virtual_connection_is_watched(leave: str) -> None:
     if leave == "close":
         await far.aclose()
     else:
-        abort(far, "enough")
+        reset(far, "enough")
     assert reasons == ["closed" if leave == "close" else "enough"]
 
 
@@ -133,11 +133,11 @@ async def test_a_socket_cannot_be_watched_without_being_read() -> None:
 
 async def test_abort_breaks_a_virtual_connection_for_both_sides_and_leaves_other_streams_to_be_closed() -> None:
     near, far = open_virtual_connection_pair()
-    abort(near, "enough")
+    reset(near, "enough")
     with pytest.raises(trio.BrokenResourceError, match="enough"):
         await far.receive_some()
     async with opened(tcp_pair) as (one, other):
-        abort(one, "enough")
+        reset(one, "enough")
         await one.send_all(b"x")
         assert await other.receive_some() == b"x"
 

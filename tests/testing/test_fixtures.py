@@ -144,10 +144,10 @@ def test_leak_of_a_test_that_failed_is_not_reported(run_tests) -> None:
 def test_what_other_tests_leave_is_not_looked_for(run_tests) -> None:
     run_tests(
         """
-        from trio_tsconnect import open_proxy
+        from trio_tsconnect import HttpConfig, ProxyConfig, open_proxy
 
         async def test_it():
-            async with open_proxy() as proxy:
+            async with open_proxy(ProxyConfig(http=HttpConfig(drain_timeout=0.01))) as proxy:
                 proxy.connect()
         """
     ).assert_outcomes(passed=1)

@@ -34,8 +34,6 @@ def serve(file: str) -> int:
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     config = ProxyConfig.from_toml(file)
-    for warning in warnings(config):
-        say(f"warning: {warning}")
     _allow_many_connections()
     return trio.run(partial(_Server(config).run, file))
 
@@ -106,6 +104,8 @@ class _Server:
         async with trio.open_nursery() as accepting:
             for door in doors:
                 accepting.start_soon(partial(trio.serve_listeners, handle, [door.listener], handler_nursery=clients))
+            for warning in warnings(self.config):
+                say(f"warning: {warning}")
             if "h2" not in speak.names:
                 say("serving HTTP/1.1 only: HTTP/2 needs the package h2: pip install 'trio-tsconnect[h2]'")
             for door in doors:
@@ -128,3 +128,5 @@ def _reopen(log: Log) -> None:
         log.reopen()
     except OSError as exc:
         say(f"the log cannot be reopened ({why(exc)}) and goes on in its old file")
+    else:
+        say("the log was reopened")

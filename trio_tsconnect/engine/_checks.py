@@ -149,7 +149,8 @@ def each(kind: type) -> Validator:
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         for index, member in enumerate(value):
             if not isinstance(member, kind):
-                raise ConfigError(f"must be a {kind.__name__}, got {shown(member)}", key=f"{attribute.name}[{index}]")
+                article = "an" if kind.__name__[0] in "AEIOU" else "a"
+                raise ConfigError(f"must be {article} {kind.__name__}, got {shown(member)}", key=f"{attribute.name}[{index}]")
 
     return check
 

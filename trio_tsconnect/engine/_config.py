@@ -10,17 +10,24 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
+from trio_tsconnect.engine._access import AccessRule
 from trio_tsconnect.engine._checks import ConfigError, as_tuple, each, instance_of
 from trio_tsconnect.engine._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, TlsFiles, split_connect_pattern
+from trio_tsconnect.engine._plugin import Plugin
 from trio_tsconnect.engine._remap import RemapRule
 
-__all__ = ["ConfigError", "HttpConfig", "ListenConfig", "LogConfig", "OriginConfig", "ProxyConfig", "RemapRule", "TlsFiles", "warnings"]
-
-
-def _check_access(_instance: Any, attribute: Any, value: Any) -> None:
-    # A rule that nobody enforces would be worse than none.
-    if value:
-        raise ConfigError("access rules are not supported by this version, expected none", key=attribute.name)
+__all__ = [
+    "AccessRule",
+    "ConfigError",
+    "HttpConfig",
+    "ListenConfig",
+    "LogConfig",
+    "OriginConfig",
+    "ProxyConfig",
+    "RemapRule",
+    "TlsFiles",
+    "warnings",
+]
 
 
 def _check_listen(_instance: Any, attribute: Any, value: tuple[ListenConfig, ...]) -> None:
@@ -47,12 +54,12 @@ class ProxyConfig:
     """Trust, times and pool towards origins."""
     log: LogConfig | None = field(default=None, validator=attrs.validators.optional(instance_of(LogConfig, expected="a LogConfig or None")))
     """Where records go, None for nowhere; a configuration file without a `[log]` table logs to standard error."""
-    access: tuple[object, ...] = field(default=(), converter=as_tuple, validator=_check_access)
-    """Who may do what; this version knows no such rule, and refuses any."""
+    access: tuple[AccessRule, ...] = field(default=(), converter=as_tuple, validator=each(AccessRule))
+    """Who may do what; the first rule that matches a request decides, and without one it is allowed."""
     listen: tuple[ListenConfig, ...] = field(default=(), converter=as_tuple, validator=[each(ListenConfig), _check_listen])
     """The addresses that the command serves; code that embeds a proxy opens its own listeners."""
-    plugins: tuple[object, ...] = field(default=(), converter=as_tuple)
-    """Plugins of every transaction, before those that `open_proxy` is given."""
+    plugins: tuple[Plugin, ...] = field(default=(), converter=as_tuple, validator=each(Plugin), metadata={"key": "plugin"})
+    """Plugins of every transaction, before those that `open_proxy` is given; in a file, `[[plugin]]` tables of `use` and `options`."""
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> ProxyConfig:
@@ -84,6 +91,7 @@ def warnings(config: ProxyConfig) -> list[str]:
         found.append("remap: there is no rule and http.remap_required is true: every request will be answered 404")
     if not config.origin.verify:
         found.append("origin.verify: is false: anyone on the way can pose as an https origin")
+    found += _idle_rules("access", config.access)
     seen: dict[tuple[object, ...], int] = {}
     for index, rule in enumerate(config.remap):
         if rule.verify is False:
@@ -91,7 +99,16 @@ def warnings(config: ProxyConfig) -> list[str]:
         first = seen.setdefault((rule.scheme, rule.host, rule.port, rule.prefix), index)
         if first != index:
             found.append(f"remap[{index}].from: is never used: remap[{first}] covers the same")
+        found += _idle_rules(f"remap[{index}].access", rule.access)
     return found
+
+
+def _idle_rules(key: str, rules: tuple[AccessRule, ...]) -> list[str]:
+    """Access rules behind one that matches everything: nobody gets to them."""
+    for index, rule in enumerate(rules[:-1]):
+        if rule in (AccessRule(action="allow"), AccessRule(action="deny")):
+            return [f"{key}[{index + 1}]: is never used: {key}[{index}] matches every request"]
+    return []
 
 
 def _exposures(http: HttpConfig, where: str) -> list[str]:

@@ -39,7 +39,9 @@ class InterceptOrigin:
         """Start the plugin's `serve` on the other end."""
         nursery = self.txn.session.nursery
         assert nursery is not None
-        identity = Identity(tag=self.txn.tag, id=self.txn.id, opener_address=("proxy", 0), peer_address=(self.plugin, 0))
+        identity = Identity(
+            tag=self.txn.tag, id=self.txn.id, opener_address=("proxy", 0), peer_address=(self.plugin, 0), client=self.txn.client
+        )
         ours, theirs = make_pair(identity, window_of(8), 0)
         scope = trio.CancelScope()
         theirs.watch_peer(lambda _reason: scope.cancel())

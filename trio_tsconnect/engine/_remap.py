@@ -16,8 +16,10 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._checks import ConfigError, as_tuple, did_you_mean, file_name, flag, optional_flag, shown
+from trio_tsconnect.engine._access import AccessRule
+from trio_tsconnect.engine._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
 from trio_tsconnect.engine._options import HttpConfig, OriginConfig
+from trio_tsconnect.engine._plugin import Plugin
 from trio_tsconnect.message import DEFAULT_PORTS, TargetURI, parse_authority
 
 _HTTP_OVERRIDES = frozenset(
@@ -88,8 +90,10 @@ class RemapRule:
     """PEM file of the authorities to trust for this origin, which is then verified; None takes `origin.ca_file`."""
     verify: bool | None = field(default=None, kw_only=True, validator=optional_flag)
     """Check this origin's certificate and name; None takes `origin.verify`."""
-    plugins: tuple[object, ...] = field(default=(), kw_only=True, converter=as_tuple)
-    """Plugins for the transactions of this rule, after those of the proxy."""
+    plugins: tuple[Plugin, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(Plugin))
+    """Plugins for the transactions of this rule, after those of the proxy; in a file, names, or tables of `use` and `options`."""
+    access: tuple[AccessRule, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(AccessRule))
+    """Who may use this rule; a request must get past these and past those of the proxy."""
     config: Mapping[str, object] | None = field(
         default=None, kw_only=True, converter=_freeze_overrides, validator=_check_overrides, hash=False
     )

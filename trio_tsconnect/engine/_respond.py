@@ -68,6 +68,7 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
         return
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
+    txn.sending_body = False
     if (connection := txn.origin) is not None:
         txn.origin = None
         await txn.proxy.pool.discard(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from trio_tsconnect.engine._access import AccessRule, check_access
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._origin import TLS, Origin, TCPOrigin, UnixOrigin
 from trio_tsconnect.engine._transaction import Transaction
@@ -15,6 +16,7 @@ _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 def remap(txn: Transaction) -> None:
     """Decide the target URI; from here on it is the request's target. `TransactionFailure` when there is nowhere to go."""
     proxy, request = txn.proxy, txn.request
+    judge(txn, proxy.config.access)
     try:
         uri = target_uri(request, scheme=txn.client.scheme)
     except BadRequest as exc:
@@ -31,6 +33,7 @@ def remap(txn: Transaction) -> None:
     if match is not None:
         rule = txn.rule = match.rule
         txn.hooks = proxy.hooks_of(rule)
+        judge(txn, rule.access)
         txn.uri = match.target
         if rule.config:
             txn.config, txn.origin_config = rule.http_config(txn.config), rule.origin_config(txn.origin_config)
@@ -41,6 +44,12 @@ def remap(txn: Transaction) -> None:
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)
+
+
+def judge(txn: Transaction, rules: tuple[AccessRule, ...]) -> None:
+    """Let access rules decide about a request; `TransactionFailure` when they deny it."""
+    if rules:
+        check_access(rules, client=txn.client, method=txn.request.method, internal=txn.internal)
 
 
 def choose_origin(txn: Transaction) -> Origin:

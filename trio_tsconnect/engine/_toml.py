@@ -1,7 +1,7 @@
 """A `ProxyConfig` from a TOML file. One law: every fault is one line that names the file, the key, and what was expected.
 
-The tables map one to one onto the classes of the configuration, which judge their own values; here is only what a file adds to that:
-its keys' names, paths relative to it, and whether the files that it names are there and fit together.
+The tables map one to one onto the classes of the configuration, which judge their own values (`_structure` makes them); here is what a
+file adds to that: its syntax, and whether the files that it names are there and fit together.
 """
 
 from __future__ import annotations
@@ -10,26 +10,17 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import Any
 
 import attrs
 
-from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect.engine._checks import ConfigError
 from trio_tsconnect.engine._config import ProxyConfig
 from trio_tsconnect.engine._options import LogConfig, TlsFiles
-
-if TYPE_CHECKING:
-    from cattrs import Converter
+from trio_tsconnect.engine._structure import converter_of, first_fault
 
 _SYNTAX = re.compile(r"(?P<problem>.*) \((?:at )?(?P<place>[^()]*)\)", re.DOTALL)
-_NOT_IN_FILES = {
-    "access": "access rules are not supported by this version",
-    "plugin": "plugins are not loaded from a file by this version",
-}
-_ONLY_PYTHON = frozenset({"access", "plugins"})
 
 
 def load(path: str | os.PathLike[str]) -> ProxyConfig:
@@ -61,116 +52,19 @@ def _parse(file: str) -> dict[str, Any]:
 
 def _build(raw: dict[str, Any], folder: Path) -> ProxyConfig:
     try:
-        converter = _converter(folder)
+        converter = converter_of(folder)
     except ImportError as exc:
         problem = "reading a configuration file needs cattrs, expected the extra: pip install 'trio-tsconnect[server]'"
         raise ConfigError(problem) from exc
-    for key in raw.keys() & _NOT_IN_FILES.keys():
-        raise ConfigError(f"{_NOT_IN_FILES[key]}, expected none", key=key)
     try:
         config: ProxyConfig = converter.structure(raw, ProxyConfig)
     except Exception as exc:
-        raise _first_fault(exc, "") from exc
+        raise first_fault(exc) from exc
     if config.log is None:
         # In a file, no [log] table means JSON lines on standard error, and not silence.
         config = attrs.evolve(config, log=LogConfig())
     _check_files(config)
     return config
-
-
-# --- structure ---------------------------------------------------------------------------------------------------------------------
-
-
-def _converter(folder: Path) -> Converter:
-    from cattrs import Converter
-
-    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
-
-    def is_tuple(kind: Any) -> bool:
-        return bool(get_origin(kind) is tuple)
-
-    def is_optional_class(kind: Any) -> bool:
-        return type(None) in get_args(kind) and any(map(attrs.has, get_args(kind)))
-
-    def is_plain(kind: Any) -> bool:
-        return not attrs.has(kind) and get_origin(kind) not in (tuple, list)
-
-    # Plain values pass through as they are: the classes judge them, with the same words as for a value made in Python.
-    for plain in (bool, int, float, str):
-        converter.register_structure_hook(plain, lambda value, _kind: value)
-    converter.register_structure_hook_func(is_plain, lambda value, _kind: value)
-
-    def optional_hook(kind: Any) -> Callable[[Any, Any], Any]:
-        member = next(member for member in get_args(kind) if attrs.has(member))
-        return lambda value, _kind: converter.structure(value, member)
-
-    def list_hook(kind: Any) -> Callable[[Any, Any], Any]:
-        members: Any = GenericAlias(list, get_args(kind)[:1])
-        return lambda value, _kind: tuple(converter.structure(_expect(value, list, "a list"), members))
-
-    converter.register_structure_hook_factory(is_optional_class, optional_hook)
-    converter.register_structure_hook_factory(is_tuple, list_hook)
-    converter.register_structure_hook_factory(attrs.has, lambda kind: _table_hook(converter, kind, folder))
-    return converter
-
-
-def _table_hook(converter: Converter, kind: type, folder: Path) -> Callable[[Any, Any], Any]:
-    from cattrs.gen import make_dict_structure_fn, override
-
-    overrides = {f.name: override(rename=_key(f.name), omit=f.name in _ONLY_PYTHON or None) for f in attrs.fields(kind) if f.init}
-    inner: Callable[[Any, Any], Any] = make_dict_structure_fn(kind, converter, **overrides)  # type: ignore[arg-type]  # names are fields here
-    paths = [_key(field.name) for field in attrs.fields(kind) if field.metadata.get("path")]
-
-    def structure(value: Any, _kind: Any) -> Any:
-        table = dict(_expect(value, dict, "a table"))
-        for key in paths:
-            if isinstance(table.get(key), str) and table[key]:
-                table[key] = os.fspath(folder / table[key])
-        if isinstance(to := table.get("to"), str) and to.startswith("unix:") and len(to) > len("unix:"):
-            table["to"] = f"unix:{folder / to.removeprefix('unix:')}"
-        return inner(table, _kind)
-
-    return structure
-
-
-def _expect(value: Any, kind: type, expected: str) -> Any:
-    if not isinstance(value, kind):
-        raise ConfigError(f"must be {expected}, got {shown(value)}")
-    return value
-
-
-def _key(name: str) -> str:
-    """What a field is called in a file: `from` is a word of Python, and a field of that name has an underscore behind it."""
-    return name.rstrip("_")
-
-
-def _first_fault(exc: BaseException, where: str) -> ConfigError:
-    """The first of the faults that cattrs has collected, as one line; an unknown key before its table's other faults, which it explains."""
-    from cattrs import AttributeValidationNote, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
-
-    match exc:
-        case ClassValidationError() | IterableValidationError():
-            located, others = exc.group_exceptions()
-            unknown = [other for other in others if isinstance(other, ForbiddenExtraKeysError)]
-            if unknown or not located:
-                return _first_fault((unknown or others)[0], where)
-            fault, note = located[0]
-            return _first_fault(fault, _join(where, _key(note.name) if isinstance(note, AttributeValidationNote) else f"[{note.index}]"))
-        case ForbiddenExtraKeysError():
-            name = min(exc.extra_fields)
-            known = [_key(f.name) for f in attrs.fields(exc.cl) if f.init and f.name not in _ONLY_PYTHON]
-            return ConfigError(f"unknown key{did_you_mean(name, known)}", key=_join(where, name))
-        case KeyError():
-            return ConfigError("is missing, and has no default", key=where)
-        case ConfigError():
-            first_part, dot, rest = exc.key.partition(".")
-            return ConfigError(exc.problem, key=_join(where, _key(first_part) + dot + rest))
-        case _:
-            raise exc
-
-
-def _join(where: str, key: str) -> str:
-    return where + key if not where or not key or key.startswith("[") else f"{where}.{key}"
 
 
 # --- the files that the file names ---------------------------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ def _make_head(pseudo: dict[bytes, bytes], fields: Sequence[Pair], ended: bool) 
         body = NO_BODY
     else:
         body = _frame(lines, declared, ended)
+        lines.append((b"Connection", b"connection", b"close"))  # each stream has a virtual connection of its own
     return RequestHead(
         request=Request(method.decode("latin-1"), target, Headers.from_parsed(lines)),
         body=body,

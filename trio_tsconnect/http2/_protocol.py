@@ -44,6 +44,7 @@ INITIAL_WINDOW = 65535
 _STAND_IN = [(b":method", b"GET")]
 _CODES = h2.settings.SettingCodes
 _MAX_TABLE = 4096
+_GOAWAY_SIZE = 17
 
 
 class _FieldDecoder(Decoder):
@@ -92,8 +93,8 @@ class Machine:
         self._decoder = _FieldDecoder(max_header_list_size=limits.max_header_list)
         h2_connection.decoder = self._decoder
         h2_connection.encoder = _SmallEncoder()
-        # h2 would end the connection for one stream too many; who counts streams here refuses that stream alone (RFC 9113 §5.1.2).
-        h2_connection.local_settings = h2.settings.Settings(client=False, initial_values={_CODES.MAX_CONCURRENT_STREAMS: 1 << 30})
+        self.last_words = b""
+        """What was to be sent before the fault that ended the connection."""
 
     def begin(self, limits: Http2Limits) -> None:
         """Send our SETTINGS. They are in force for the client once it has acknowledged them, and until then here as well."""
@@ -105,7 +106,8 @@ class Machine:
             NO_RFC7540_PRIORITIES: 1,
         }
         self.h2.update_settings(announced)
-        self.h2.local_settings[_CODES.MAX_CONCURRENT_STREAMS] = 1 << 30
+        # h2 would end the connection for one stream too many; who counts streams here refuses that stream alone (RFC 9113 §5.1.2).
+        del self.h2.local_settings[_CODES.MAX_CONCURRENT_STREAMS]
         if limits.connection_window > INITIAL_WINDOW:
             self.h2.increment_flow_control_window(limits.connection_window - INITIAL_WINDOW)
         self.h2.receive_data(PREFACE)
@@ -115,7 +117,7 @@ class Machine:
         try:
             return self.h2.receive_data(frame)
         except ProtocolError as error:
-            self.h2.clear_outbound_data_buffer()  # h2's own GOAWAY; what was to be sent before it has been taken
+            self.last_words = self.h2.data_to_send()[:-_GOAWAY_SIZE]  # h2's own tells less than ours
             code = int(error.error_code)
             if code == ErrorCode.PROTOCOL_ERROR and "decoding header block" in str(error):
                 code = ErrorCode.COMPRESSION_ERROR  # RFC 9113 §4.3

@@ -278,10 +278,7 @@ class HTTP1Server(_HTTP1):
         except self._machines.error as exc:
             event = self._without_host(head)
             if event is None:
-                status: int = getattr(exc, "error_status_hint", 400)
-                raise BadRequest(
-                    "unknown_coding" if status == 501 else "malformed_head", f"The request head is malformed: {exc}", status
-                ) from None
+                raise _refused_request(head, exc) from None
         request = Request(event.method.decode("ascii"), event.target.decode("ascii"), _headers(event), event.http_version.decode("ascii"))
         if event is not None and machine is not self._machine:
             del request.headers[b"host"]
@@ -358,7 +355,7 @@ class HTTP1Client(_HTTP1):
         try:
             event = machine.next_event()
         except self._machines.error as exc:
-            raise BadResponse("malformed_head", f"The response head is malformed: {exc}") from None
+            raise _refused_response(head, exc, self._method) from None
         response = Response(event.status_code, _headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
         check_response(response, self._method)
         if response.status >= 200:
@@ -391,6 +388,34 @@ class HTTP1Client(_HTTP1):
             machine.start_next_cycle()
         else:
             self._machine = self._new_machine()
+
+
+def _refused_request(head: bytes, reason: Exception) -> BadRequest:
+    """What h11 refuses while parsing, in the words of the rules of `message/` where they have any."""
+    try:
+        method, target, version = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+        check_request(Request(method, target, _fields_of(head), version.removeprefix("HTTP/")))
+    except BadRequest as exc:
+        return exc
+    except ValueError:
+        pass
+    return BadRequest("malformed_head", f"The request head is malformed: {reason}", getattr(reason, "error_status_hint", 400))
+
+
+def _refused_response(head: bytes, reason: Exception, method: str) -> BadResponse:
+    try:
+        version, status, _ = (head.partition(b"\r\n")[0].decode("latin-1") + " ").split(" ", 2)
+        check_response(Response(int(status), _fields_of(head), "", version.removeprefix("HTTP/")), method)
+    except BadResponse as exc:
+        return exc
+    except ValueError:
+        pass
+    return BadResponse("malformed_head", f"The response head is malformed: {reason}")
+
+
+def _fields_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    parted = [line.partition(b":") for line in head[:-4].split(b"\r\n")[1:]]
+    return [(name, value.strip(b" \t")) for name, _, value in parted]
 
 
 def _headers(event: Any) -> Headers:

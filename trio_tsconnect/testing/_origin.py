@@ -15,7 +15,7 @@ import trio
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect._util import public
 from trio_tsconnect.message import NO_BODY, Headers, HeadersInput, MessageError, Request, Response, TargetURI, expects_continue, keep_alive
-from trio_tsconnect.stream import HTTP1Server, IncompleteMessage
+from trio_tsconnect.stream import HTTP1Server, IncompleteMessage, close_now
 from trio_tsconnect.testing._answer import Answer, Fault, send_answer
 from trio_tsconnect.testing._growing import Growing
 
@@ -146,7 +146,7 @@ class ScriptedOrigin:
             await _answer_failure(http, error)
         finally:
             self.open_connections -= 1
-            await trio.aclose_forcefully(stream)
+            await close_now(stream)
 
     async def _serve_one(self, http: HTTP1Server, number: int) -> bool:
         head = await http.read_request()

@@ -1,0 +1,283 @@
+"""One HTTP request as an application sees it: `receive` and `send`.
+
+The law: what the application sends is written and flushed before its `send` returns, and nothing is read that it has not asked for. So
+events go out as they happen, and back-pressure reaches it in both directions.
+
+A client that has gone is told to the application as the specification has it, by `http.disconnect`; what it still sends goes nowhere. But it
+may not go on for ever: who streams to nobody is cancelled at that `send`, and everybody else some time after the client has gone.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import trio
+
+from trio_tsconnect.asgi._types import ClientDisconnected, Message
+from trio_tsconnect.message import (
+    CHUNKED_BODY,
+    NO_BODY,
+    Body,
+    Framing,
+    Headers,
+    MessageError,
+    Request,
+    Response,
+    expects_continue,
+    frame_response,
+    has_no_content,
+    keep_alive,
+)
+from trio_tsconnect.stream import HTTP1Server, IncompleteMessage, abort
+
+_MOST_AHEAD = 65536
+_LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Phase(enum.Enum):
+    """What the application is to send next."""
+
+    START = "before http.response.start"
+    BODY = "within the body"
+    TRAILERS = "before the trailers"
+    DONE = "after the response is complete"
+
+
+class HttpExchange:
+    """One request and its response. `watched`: the owner calls `lost` when the client goes, so nobody has to read in order to find out."""
+
+    def __init__(self, http: HTTP1Server, request: Request, *, watched: bool, grace: float) -> None:
+        self.finished = trio.Event()
+        """Set when the connection has no more to do with it: the response is complete, or cannot be completed."""
+        self.call_scope = trio.CancelScope()
+        """The application's call."""
+        self.gone = False
+        """Whether the client is gone."""
+        self._http = http
+        self._request = request
+        self._watched = watched
+        self._grace = grace
+        self._phase = Phase.START
+        self._response: Response | None = None
+        self._trailers_follow = False
+        self._framed = NO_BODY
+        self._head_sent = False
+        self._left: int | None = None  # bytes that the content still has to have; None: as many as come
+        self._trailers = Headers()
+        self._to_continue = expects_continue(request) and not http.body_complete
+        self._body_received = False
+        self._receiving = trio.Lock()
+        self._sending = trio.Lock()
+        self._waiting: trio.CancelScope | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the response was written to its end."""
+        return self._phase is Phase.DONE
+
+    @property
+    def head_sent(self) -> bool:
+        """Whether there is no way back from the response that was begun."""
+        return self._head_sent
+
+    @property
+    def persists(self) -> bool:
+        """Whether the connection may carry another request."""
+        return (
+            not self.gone
+            and self.complete
+            and self._http.body_complete
+            and self._framed.framing is not Framing.CLOSE
+            and keep_alive(self._request.version, self._request.headers)
+            and self._response is not None
+            and "close" not in self._response.headers.tokens("connection")
+        )
+
+    def at_once(self) -> Message | None:
+        """What `receive` would return without waiting."""
+        return {"type": "http.disconnect"} if self.gone or self.complete else None
+
+    def lost(self) -> None:
+        """The client is gone. Synchronous; idempotent."""
+        if self.gone:
+            return
+        self.gone = True
+        if not self.complete:
+            self.call_scope.deadline = trio.current_time() + self._grace
+        self._end()
+
+    def _end(self) -> None:
+        self.finished.set()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def settle(self) -> None:
+        """Wait until nobody reads the stream on behalf of the application any more."""
+        async with self._receiving:
+            pass
+
+    # ------------------------------------------------------------------------------------------------------------------ receive
+
+    async def receive(self) -> Message:
+        """The application's `receive`: the request body as it comes, then, when it is over, `http.disconnect`. A cancelled one loses nothing."""
+        if (message := self.at_once()) is not None:
+            return message
+        async with self._receiving:
+            with trio.CancelScope() as self._waiting:
+                try:
+                    if self.at_once() is None:
+                        if not self._body_received:
+                            return await self._receive_body()
+                        await self._wait_for_the_end()
+                except (*_LOST, IncompleteMessage, MessageError):
+                    self.lost()
+                finally:
+                    self._waiting = None
+        return {"type": "http.disconnect"}
+
+    async def _receive_body(self) -> Message:
+        if self._to_continue:
+            self._to_continue = False
+            if not self._head_sent:
+                self._http.queue_response(Response(100), NO_BODY)
+                await self._http.drain()
+        data = bytes(await self._http.receive_body())
+        # what is at hand comes along, and with it the news that it was the last
+        while len(data) < _MOST_AHEAD and not self._http.body_complete and (piece := self._http.body_piece()):
+            data += piece
+        self._body_received = self._http.body_complete
+        return {"type": "http.request", "body": data, "more_body": not self._body_received}
+
+    async def _wait_for_the_end(self) -> None:
+        while not self._watched and self._http.buffered < _MOST_AHEAD:
+            if not await self._http.fill():
+                self.lost()
+        await trio.sleep_forever()
+
+    # --------------------------------------------------------------------------------------------------------------------- send
+
+    async def send(self, message: Message) -> None:
+        """The application's `send`. What is not in order raises here: `RuntimeError`, or `TypeError` or `ValueError` naming the value."""
+        async with self._sending:
+            match self._phase, message["type"]:
+                case Phase.START, "http.response.start":
+                    self._start(message)
+                case Phase.START, "http.response.early_hint":
+                    await self._early_hint(message)
+                case Phase.BODY, "http.response.body":
+                    await self._body(message)
+                case Phase.TRAILERS, "http.response.trailers":
+                    await self._trailer_fields(message)
+                case phase, kind:
+                    raise RuntimeError(f"the ASGI message {kind!r} has no place {phase.value}")
+
+    def _start(self, message: Message) -> None:
+        status = int(message["status"])
+        if not 200 <= status <= 599:
+            raise ValueError(f"the status of a response is within 200..599, not {status}")
+        headers = Headers([(bytes(name), bytes(value)) for name, value in message.get("headers", ())])
+        headers.remove((b"transfer-encoding",))  # the server's own
+        length = headers.get("content-length")
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise ValueError(f"Content-Length is a number, not {length!r}")
+        self._response = Response(status, headers)
+        self._trailers_follow = bool(message.get("trailers", False))
+        self._phase = Phase.BODY
+
+    async def _early_hint(self, message: Message) -> None:
+        hint = Response(103, Headers([(b"Link", bytes(link)) for link in message.get("links", ())]))
+        if not self.gone and self._request.version != "1.0":
+            self._http.queue_response(hint, NO_BODY)
+            await self._write()
+
+    async def _body(self, message: Message) -> None:
+        data = message.get("body", b"")
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"the body of an ASGI message is bytes, not {type(data).__name__}")
+        more = bool(message.get("more_body", False))
+        if not self._head_sent:
+            self._send_head(len(data), more=more)
+        self._count(len(data), more=more)
+        if not self.gone:
+            if self._framed.framing is not Framing.NONE:
+                self._http.queue_body(bytes(data))
+            if not more and not self._trailers_follow:
+                self._http.queue_end()
+            await self._write()
+        if not more:
+            self._phase = Phase.TRAILERS if self._trailers_follow else Phase.DONE
+            if self._phase is Phase.DONE:
+                self._end()
+        elif self.gone:
+            await self._give_up()
+
+    def _send_head(self, size: int, *, more: bool) -> None:
+        response, method = self._response, self._request.method
+        assert response is not None
+        declared = response.headers.get("content-length")
+        if declared is not None:
+            body = Body(Framing.LENGTH, int(declared))
+        elif more or self._trailers_follow:
+            body = CHUNKED_BODY
+        else:
+            body = NO_BODY if has_no_content(method, response.status) else Body(Framing.LENGTH, size)
+        self._framed = frame_response(method, self._request.version, response, body)
+        self._left = self._framed.length if self._framed.framing is Framing.LENGTH else None
+        self._head_sent = True
+        if not self.gone:
+            self._http.queue_response(response, self._framed)
+
+    def _count(self, size: int, *, more: bool) -> None:
+        if self._left is None:
+            return
+        self._left -= size
+        if self._left < 0:
+            raise RuntimeError("the content of the response is longer than its Content-Length")
+        if self._left and not more:
+            raise RuntimeError("the content of the response is shorter than its Content-Length")
+
+    async def _trailer_fields(self, message: Message) -> None:
+        for name, value in message.get("headers", ()):
+            self._trailers.add(bytes(name), bytes(value))
+        if message.get("more_trailers", False):
+            return
+        if not self.gone:
+            self._http.queue_end(self._trailers if len(self._trailers) else None)
+            await self._write()
+        self._phase = Phase.DONE
+        self._end()
+
+    async def _write(self) -> None:
+        try:
+            await self._http.drain()
+        except _LOST:
+            self.lost()
+        except trio.Cancelled:  # nobody knows how much was written: there is no going on
+            abort(self._http.stream, "the application gave up writing")
+            self.lost()
+            raise
+
+    async def _give_up(self) -> None:
+        self.call_scope.cancel()
+        await trio.lowlevel.checkpoint()
+        raise ClientDisconnected("the client has gone")  # the application has shielded itself
+
+    # ---------------------------------------------------------------------------------------------------------------- afterwards
+
+    async def conclude(self) -> None:
+        """The application has ended, well or not: a response that it has not begun is a 500, one that it has not ended is cut."""
+        if not self.gone and not self.complete:
+            if self._head_sent:
+                abort(self._http.stream, "the application failed within a response")
+                self.lost()
+            else:
+                self._phase = Phase.START
+                await self.answer(500, b"Internal Server Error")
+        self._end()
+
+    async def answer(self, status: int, text: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """A whole response, instead of the application's."""
+        fields: list[Any] = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Connection", b"close"), *headers]
+        await self.send({"type": "http.response.start", "status": status, "headers": fields})
+        await self.send({"type": "http.response.body", "body": text})

@@ -1,0 +1,149 @@
+"""Access rules: who may do what, judged by the client that a request is made for. One law: the first rule that matches decides.
+
+What is judged is the `ClientInfo`, whether it came from a socket or from whoever opened a virtual connection, so a rule cannot tell the two
+apart. Where no rule matches, the request is allowed: a list that means to shut others out ends with a bare `deny`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Literal
+
+import attrs
+from attrs import field
+
+from trio_tsconnect._util import public
+from trio_tsconnect.engine._checks import ConfigError, as_tuple, one_of, optional_flag, shown
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.message import Failure, is_token
+from trio_tsconnect.stream import ClientInfo
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ATTRIBUTES = {"CN": "commonName", "O": "organizationName", "OU": "organizationalUnitName"}
+_ALTERNATIVES = {"DNS": "DNS", "URI": "URI", "EMAIL": "email", "IP": "IP Address"}
+_CERTIFICATE_FORMS = '"*" (any that is verified), "CN=", "O=" or "OU=" and a name, or "DNS:", "URI:", "EMAIL:" or "IP:" and a name'
+
+
+def _check_clients(_instance: Any, attribute: Any, value: Any) -> None:
+    for index, text in enumerate(value):
+        key = f"{attribute.name}[{index}]"
+        if not isinstance(text, str):
+            raise ConfigError(f'must be an address or a network, such as "10.0.0.0/8" or "2001:db8::/32", got {shown(text)}', key=key)
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as exc:
+            hint = f'; did you mean "{ipaddress.ip_network(text, strict=False)}"?' if "has host bits set" in str(exc) else ""
+            problem = f'must be an address or a network, such as "10.0.0.0/8" or "2001:db8::/32", got {shown(text)}{hint}'
+            raise ConfigError(problem, key=key) from None
+
+
+def _check_methods(_instance: Any, attribute: Any, value: Any) -> None:
+    for index, method in enumerate(value):
+        if not (isinstance(method, str) and method.isascii() and is_token(method.encode())):
+            raise ConfigError(f'must be a method, such as "GET", got {shown(method)}', key=f"{attribute.name}[{index}]")
+        if method != method.upper() and method.upper() in ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"):
+            # RFC 9110 §9.1: methods are case-sensitive, so such a rule would match nothing that anybody sends.
+            raise ConfigError(
+                f'must be a method as it is sent, got {shown(method)}; did you mean "{method.upper()}"?', key=f"{attribute.name}[{index}]"
+            )
+
+
+def _split_certificate(text: object) -> tuple[str, str] | None:
+    """What a certificate is asked for, as OpenSSL names it, and the value; None when it is neither of the forms."""
+    if not isinstance(text, str):
+        return None
+    if text == "*":
+        return "*", ""
+    kind, sign, name = text.partition("=")
+    known = _ATTRIBUTES.get(kind) if sign else None
+    if known is None:
+        kind, sign, name = text.partition(":")
+        known = _ALTERNATIVES.get(kind) if sign else None
+    return (known, name) if known is not None and name else None
+
+
+def _check_certificates(_instance: Any, attribute: Any, value: Any) -> None:
+    for index, text in enumerate(value):
+        if _split_certificate(text) is None:
+            raise ConfigError(f"must be {_CERTIFICATE_FORMS}, got {shown(text)}", key=f"{attribute.name}[{index}]")
+
+
+@public("trio_tsconnect")
+@attrs.resolve_types
+@attrs.frozen(kw_only=True)
+class AccessRule:
+    """One access rule: allow or deny the requests that meet all of its conditions. A condition that is left out is met by all."""
+
+    action: Literal["allow", "deny"] = field(validator=one_of("allow", "deny"))
+    """What happens to a request that matches: `allow` it, or `deny` it with 403."""
+    clients: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_clients)
+    """The request is made for a client with one of these addresses, or in one of these networks (`10.0.0.0/8`); empty for any client."""
+    methods: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_methods)
+    """The method is one of these; empty for any."""
+    internal: bool | None = field(default=None, validator=optional_flag)
+    """The request is the process's own (true) or a client's (false); None for either."""
+    certificates: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_certificates)
+    """The client has shown a verified TLS certificate with one of these names (`CN=ops`, `DNS:ops.example`), or any (`*`); empty: not asked."""
+
+    def covers_client(self, client: ClientInfo | None, internal: bool) -> bool:
+        """Whether all conditions but the method's are met. No client: the process itself, which has neither address nor certificate."""
+        if self.internal is not None and self.internal is not internal:
+            return False
+        if self.clients and (client is None or not _is_within(client.host, self.clients)):
+            return False
+        return not self.certificates or (client is not None and _has_certificate(client, self.certificates))
+
+
+@lru_cache(maxsize=256)
+def _networks(texts: tuple[str, ...]) -> tuple[_Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+@lru_cache(maxsize=4096)
+def _is_within(host: str, texts: tuple[str, ...]) -> bool:
+    try:
+        address: _Address = ipaddress.ip_address(host)
+    except ValueError:
+        return False  # a name, or nothing that is known: it is in no network
+    mapped = getattr(address, "ipv4_mapped", None)  # a listener on [::] sees IPv4 clients so
+    address = mapped or address
+    return any(address in network for network in _networks(texts))
+
+
+def _has_certificate(client: ClientInfo, wanted: tuple[str, ...]) -> bool:
+    certificate = client.tls.certificate if client.tls is not None else None
+    if not certificate:
+        return False
+    names = {(kind, value) for attributes in certificate.get("subject", ()) for kind, value in attributes}
+    names |= {(kind, value.lower() if kind == "DNS" else value) for kind, value in certificate.get("subjectAltName", ())}
+    for text in wanted:
+        split = _split_certificate(text)
+        assert split is not None  # the validator has seen to it
+        kind, name = split
+        if kind == "*" or (kind, name.lower() if kind == "DNS" else name) in names:
+            return True
+    return False
+
+
+def check_access(rules: Iterable[AccessRule], *, client: ClientInfo, method: str, internal: bool) -> None:
+    """Let the first rule that matches decide; `TransactionFailure` when it denies. Without a match the request is allowed."""
+    for rule in rules:
+        if (not rule.methods or method in rule.methods) and rule.covers_client(client, internal):
+            if rule.action == "deny":
+                raise TransactionFailure(Failure.ACCESS_DENIED, "You are not allowed to make this request.")
+            return
+
+
+def admits(rules: Iterable[AccessRule], *, client: ClientInfo | None, internal: bool) -> bool:
+    """Whether there is any method that the rules do not deny this client; where there is none, not even a connection is worth having."""
+    for rule in rules:
+        if rule.covers_client(client, internal):
+            if rule.action == "allow":
+                return True
+            if not rule.methods:
+                return False
+    return True

@@ -1,0 +1,160 @@
+"""Plugins that a configuration names: found, given their options, made. One law: what cannot be is a `ConfigError` that says what is missing.
+
+A name is `package.module:Class`, or one that an installed package has registered in the entry point group `trio_tsconnect.plugins`. A class
+that takes options has an attrs class `Options` as an attribute, and is made with an instance of it; any other is made with nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableSequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+import attrs
+
+from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect.engine._plugin import Plugin
+
+GROUP: Final = "trio_tsconnect.plugins"
+"""The entry point group in which an installed package gives its plugins names."""
+
+_PATH = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+_EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
+
+
+def find_plugin(use: object, folder: Path) -> type[Plugin]:
+    """The plugin class of a name; a module in `folder` is found too, after all others."""
+    if not isinstance(use, str) or not use:
+        raise ConfigError(f'must be "package.module:Class" or the name of an installed plugin, got {shown(use)}')
+    found = _import(use, folder) if ":" in use else _installed(use)
+    if not (isinstance(found, type) and issubclass(found, Plugin)):
+        raise ConfigError(f"{shown(use)} is no plugin, expected a subclass of trio_tsconnect.Plugin")
+    return found
+
+
+def _import(use: str, folder: Path) -> object:
+    path = _PATH.fullmatch(use)
+    if path is None:
+        raise ConfigError(f"{shown(use)} names no class, {_EXPECTED}")
+    found: object = import_module(path["module"], folder)
+    for name in path["name"].split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            near = did_you_mean(
+                name, [n for n, v in vars(found).items() if isinstance(v, type) and issubclass(v, Plugin) and v is not Plugin]
+            )
+            hint = near if near.startswith(";") else f", {_EXPECTED}"
+            raise ConfigError(f"there is no {shown(name)} in {path['module']}{hint}") from None
+    return found
+
+
+def import_module(name: str, folder: Path) -> object:
+    """Import a module by its dotted name, where it is looked for in `folder` last. `ConfigError` when it is not there, or fails."""
+    top = name.partition(".")[0]
+    beside = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+    if beside and os.fspath(folder) not in sys.path and importlib.util.find_spec(top) is None:
+        sys.path.append(os.fspath(folder))
+        importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name and (exc.name == name or name.startswith(f"{exc.name}.")):
+            raise ConfigError(f"there is no module {shown(exc.name)}, expected one that is installed, or beside this file") from exc
+        raise ConfigError(f"{name} cannot be imported: it needs the module {shown(exc.name)}") from exc
+    except Exception as exc:
+        raise ConfigError(f"{name} cannot be imported ({type(exc).__name__}: {exc})") from exc
+
+
+def _installed(name: str) -> object:
+    known = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+    point = known.get(name)
+    if point is None:
+        near = did_you_mean(name, known) if known else ""
+        hint = near if near.startswith(";") else f", {_EXPECTED}"
+        raise ConfigError(f"no plugin {shown(name)} is installed{hint}")
+    try:
+        return point.load()
+    except Exception as exc:
+        raise ConfigError(f"the plugin {shown(name)} cannot be imported ({type(exc).__name__}: {exc})") from exc
+
+
+def options_class(plugin: type[Plugin]) -> type | None:
+    """The attrs class of a plugin's options, None for a plugin that takes none."""
+    options = getattr(plugin, "Options", None)
+    if options is None:
+        return None
+    if not isinstance(options, type) or not attrs.has(options):
+        raise ConfigError(f"{plugin.__qualname__}.Options is no attrs class, expected one: the plugin cannot be configured")
+    return options
+
+
+def make_plugin(plugin: type[Plugin], options: Any) -> Plugin:
+    """An instance, with its options if it takes any. `ConfigError` for whatever it finds wrong with them."""
+    make: Any = plugin
+    try:
+        made: Plugin = make() if options is None else make(options)
+    except ConfigError:
+        raise
+    except Exception as exc:
+        raise ConfigError(f"{plugin.__qualname__} cannot be made ({type(exc).__name__}: {exc})") from exc
+    return made
+
+
+def is_plain(kind: Any) -> bool:
+    """Whether `judge` can say if a value is of this kind: everything but attrs classes, and lists and tables of them."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin in (dict, Mapping):
+        return is_plain(members[1])
+    return not attrs.has(kind) and origin not in (tuple, list, MutableSequence)
+
+
+def judge(value: Any, kind: Any) -> Any:
+    """The value, if it is of the kind that an option is annotated with; `ConfigError` otherwise. Nothing is coerced."""
+    if not _is(value, kind):
+        raise ConfigError(f"must be {_called(kind)}, got {shown(value)}")
+    return value
+
+
+def _is(value: Any, kind: Any) -> bool:
+    origin, members = get_origin(kind), get_args(kind)
+    if kind in (bool, str, NoneType, None):
+        return isinstance(value, kind or NoneType)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if origin is Literal:
+        return any(value == member and type(value) is type(member) for member in members)
+    if origin in (Union, UnionType):
+        return any(_is(value, member) for member in members)
+    if kind is dict or origin in (dict, Mapping):
+        inner = members[1] if members else Any
+        return isinstance(value, dict) and all(_is(each, inner) for each in value.values())
+    if kind in (list, tuple) or origin in (list, tuple):
+        inner = members[0] if members else Any
+        return isinstance(value, list) and all(_is(each, inner) for each in value)
+    return True  # what else there may be is the plugin's own to judge
+
+
+_NAMES: dict[Any, str] = {bool: "true or false", str: "a string", int: "a whole number", float: "a number", dict: "a table"}
+
+
+def _called(kind: Any) -> str:
+    members = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(shown(member) for member in members)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_called(member) for member in members if member is not NoneType)
+    if get_origin(kind) in (dict, Mapping):
+        return "a table" if members[1] is Any else f"a table, each value of it {_called(members[1])}"
+    if get_origin(kind) in (list, tuple):
+        return "a list"
+    return _NAMES.get(kind, "something else")

@@ -1,0 +1,164 @@
+"""From the tables of a configuration file to the values of the configuration. One law: the first fault comes out, and says where it is.
+
+cattrs makes the values, strictly: no key that is not known, nothing coerced. The classes judge what they are given, with the same words as
+for a value made in Python; the options of plugins, whose classes may judge nothing, are judged by their annotations as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, MutableSequence
+from pathlib import Path
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+import attrs
+
+from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect.engine._load import find_plugin, is_plain, judge, make_plugin, options_class
+from trio_tsconnect.engine._plugin import Plugin
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+
+def converter_of(folder: Path, *, strangers: bool = False) -> Converter:
+    """What makes values of tables. `strangers`: the classes are those of plugins, and may not judge their own values."""
+    from cattrs import Converter
+
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+
+    def is_tuple_or_list(kind: Any) -> bool:
+        return get_origin(kind) in (tuple, list)
+
+    def is_optional_class(kind: Any) -> bool:
+        return type(None) in get_args(kind) and any(map(attrs.has, get_args(kind)))
+
+    # Plain values pass through as they are: the classes judge them, with the same words as for a value made in Python.
+    plain_hook: Callable[[Any, Any], Any] = judge if strangers else lambda value, _kind: value
+    for plain in (bool, int, float, str):
+        converter.register_structure_hook(plain, plain_hook)
+    converter.register_structure_hook_func(is_plain, plain_hook)
+    converter.register_structure_hook_func(lambda kind: kind is Plugin, lambda value, _kind: _plugin(value, folder))
+
+    def optional_hook(kind: Any) -> Callable[[Any, Any], Any]:
+        member = next(member for member in get_args(kind) if attrs.has(member))
+        return lambda value, _kind: converter.structure(value, member)
+
+    def list_hook(kind: Any) -> Callable[[Any, Any], Any]:
+        members: Any = GenericAlias(MutableSequence, get_args(kind)[:1])
+        made = get_origin(kind)
+        return lambda value, _kind: made(converter.structure(_expect(value, list, "a list"), members))
+
+    converter.register_structure_hook_factory(is_optional_class, optional_hook)
+    converter.register_structure_hook_factory(is_tuple_or_list, list_hook)
+    converter.register_structure_hook_factory(attrs.has, lambda kind: _table_hook(converter, kind, folder))
+    return converter
+
+
+def _table_hook(converter: Converter, kind: type, folder: Path) -> Callable[[Any, Any], Any]:
+    from cattrs.gen import make_dict_structure_fn, override
+
+    overrides = {f.name: override(rename=_key(f)) for f in attrs.fields(kind) if f.init}
+    inner: Callable[[Any, Any], Any] = make_dict_structure_fn(kind, converter, **overrides)  # type: ignore[arg-type]  # names are fields here
+    paths = [_key(field) for field in attrs.fields(kind) if field.metadata.get("path")]
+
+    def structure(value: Any, _kind: Any) -> Any:
+        table = dict(_expect(value, dict, "a table"))
+        for key in paths:
+            if isinstance(table.get(key), str) and table[key]:
+                table[key] = os.fspath(folder / table[key])
+        if isinstance(to := table.get("to"), str) and to.startswith("unix:") and len(to) > len("unix:"):
+            table["to"] = f"unix:{folder / to.removeprefix('unix:')}"
+        return inner(table, _kind)
+
+    return structure
+
+
+def _expect(value: Any, kind: type, expected: str) -> Any:
+    if not isinstance(value, kind):
+        raise ConfigError(f"must be {expected}, got {shown(value)}")
+    return value
+
+
+def _key(field: Any) -> str:
+    """What a field is called in a file: `from` is a word of Python, and `[[plugin]]` reads better than a plural."""
+    return str(field.metadata.get("key") or field.name.rstrip("_"))
+
+
+def _keys(kind: type) -> dict[str, str]:
+    """What the fields of a class are called in a file, by their names."""
+    return {field.name: _key(field) for field in attrs.fields(kind) if field.init}
+
+
+def first_fault(exc: BaseException, where: str = "", kind: type | None = None) -> ConfigError:
+    """The first of the faults that cattrs has collected, as one line; an unknown key before its table's other faults, which it explains."""
+    from cattrs import AttributeValidationNote, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+    names = _keys(kind) if kind is not None and attrs.has(kind) else {}
+    match exc:
+        case ClassValidationError() | IterableValidationError():
+            kind = exc.cl if isinstance(exc, ClassValidationError) else None
+            located, others = exc.group_exceptions()
+            unknown = [other for other in others if isinstance(other, ForbiddenExtraKeysError)]
+            if unknown or not located:
+                return first_fault((unknown or others)[0], where, kind)
+            fault, note = located[0]
+            if isinstance(note, AttributeValidationNote):
+                return first_fault(fault, _join(where, _keys(exc.cl)[note.name]))
+            return first_fault(fault, _join(where, f"[{note.index}]" if isinstance(note.index, int) else note.index))
+        case ForbiddenExtraKeysError():
+            name = min(exc.extra_fields)
+            return ConfigError(f"unknown key{did_you_mean(name, _keys(exc.cl).values())}", key=_join(where, name))
+        case KeyError():
+            return ConfigError("is missing, and has no default", key=where)
+        case ConfigError():
+            name = re.split(r"[.\[]", exc.key, maxsplit=1)[0]
+            return ConfigError(exc.problem, key=_join(where, names.get(name, name) + exc.key[len(name) :]))
+        case ValueError() | TypeError():  # from a validator that is not ours: attrs puts the text first, and values after it
+            return ConfigError(str(exc.args[0]) if exc.args else "is not acceptable", key=where)
+        case _:
+            raise exc
+
+
+def _join(where: str, key: str) -> str:
+    return where + key if not where or not key or key.startswith("[") else f"{where}.{key}"
+
+
+# --- plugins -------------------------------------------------------------------------------------------------------------------------
+
+
+def _plugin(value: Any, folder: Path) -> Plugin:
+    """`"package.module:Class"`, or a table of `use` and `options`, as the plugin that it names."""
+    table = {"use": value} if isinstance(value, str) else dict(_expect(value, dict, "the name of a plugin, or a table with `use`"))
+    for key in table.keys() - {"use", "options"}:
+        raise ConfigError(f"unknown key{did_you_mean(key, ['use', 'options'])}", key=key)
+    if "use" not in table:
+        raise ConfigError("is missing, and has no default", key="use")
+    use = "" if isinstance(value, str) else "use"
+    plugin: type[Plugin] = _at(use, find_plugin, table["use"], folder)
+    kind: type | None = _at(use, options_class, plugin)
+    if kind is None:
+        if "options" in table:
+            raise ConfigError(f"{plugin.__qualname__} takes no options, expected none", key="options")
+        made: Plugin = _at("", make_plugin, plugin, None)
+        return made
+    options = _at("options", _structure_options, table.get("options", {}), kind, folder)
+    made = _at("options", make_plugin, plugin, options)  # what it finds wrong now is wrong with its options
+    return made
+
+
+def _at(key: str, act: Callable[..., Any], *given: Any) -> Any:
+    """Call, and say of a fault where it is."""
+    try:
+        return act(*given)
+    except ConfigError as exc:
+        raise ConfigError(exc.problem, key=_join(key, exc.key)) from exc.__cause__
+
+
+def _structure_options(table: Any, kind: type, folder: Path) -> Any:
+    try:
+        return converter_of(folder, strangers=True).structure(table, kind)
+    except Exception as exc:
+        raise first_fault(exc) from exc

@@ -1,0 +1,61 @@
+"""Flow control towards us (RFC 9113 §5.2): when a client may send more of its request bodies.
+
+The law: the connection's window is opened as soon as bytes have come, a stream's only when its virtual connection took them. So a stream that
+nobody reads from closes its own window and no other; what it holds is at most that window, and what all hold together has a cap.
+"""
+
+from __future__ import annotations
+
+from trio_tsconnect.http2._limits import Http2Limits
+from trio_tsconnect.http2._protocol import Machine
+
+
+class ConnectionWindow:
+    """The window that all streams share, and the sum of what they hold."""
+
+    __slots__ = ("_cap", "_machine", "_owed", "_threshold", "held")
+
+    def __init__(self, machine: Machine, limits: Http2Limits) -> None:
+        self._machine = machine
+        self._threshold = limits.connection_window // 2
+        self._cap = limits.max_buffered
+        self._owed = 0
+        self.held = 0
+        """Bytes that came for streams which have not passed them on."""
+
+    def received(self, size: int, held: int) -> None:
+        """So many bytes came, padding included, of which so many are held."""
+        self._owed += size
+        self.held += held
+        self._open()
+
+    def released(self, held: int) -> None:
+        """So many bytes are held no longer: passed on, or dropped with their stream."""
+        self.held -= held
+        self._open()
+
+    def _open(self) -> None:
+        if self._owed >= self._threshold and self.held <= self._cap:
+            self._machine.h2.increment_flow_control_window(self._owed)
+            self._owed = 0
+
+
+class StreamWindow:
+    """The window of one stream."""
+
+    __slots__ = ("_machine", "_owed", "_stream", "_threshold")
+
+    def __init__(self, machine: Machine, limits: Http2Limits, stream: int) -> None:
+        self._machine = machine
+        self._stream = stream
+        self._threshold = (128 << limits.buffer_index) // 2
+        self._owed = 0
+
+    def taken(self, size: int) -> bool:
+        """So many bytes were passed on, or were padding. Only while the client may still send. Whether the window was opened."""
+        self._owed += size
+        if self._owed < self._threshold:
+            return False
+        self._machine.h2.increment_flow_control_window(self._owed, self._stream)
+        self._owed = 0
+        return True

@@ -1,0 +1,355 @@
+"""One HTTP/2 connection of a client, from its preface to its end.
+
+The law: one task reads, one writes, and each stream has one more. An error of one stream stays with that stream; an error of the connection
+ends all of its streams and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy
+from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
+from trio_tsconnect.http2._fields import Pair, Rejected, read_request
+from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
+from trio_tsconnect.http2._frames import goaway
+from trio_tsconnect.http2._limits import Http2Limits
+from trio_tsconnect.http2._priority import DEFAULT, parse_priority
+from trio_tsconnect.http2._protocol import Machine
+from trio_tsconnect.http2._receive import Receiver
+from trio_tsconnect.http2._stream import Stream
+from trio_tsconnect.http2._write import Writer
+from trio_tsconnect.stream import close_gently, close_now, describe_client
+
+logger = logging.getLogger("trio_tsconnect.http2")
+
+_READ_SIZE = 65536
+_GRACE = 1.0
+"""Seconds that a client has to learn that we go away, if it answers no PING."""
+_HIGHEST = (1 << 31) - 1
+_PING_DATA = b"goodbye?"
+
+
+async def serve_http2(
+    proxy: Proxy, stream: trio.abc.Stream, *, client: ClientInfo | None = None, limits: Http2Limits | None = None
+) -> None:
+    """Serve HTTP/2 (RFC 9113) on a stream, its preface included, until it ends, and close the stream.
+
+    Each request becomes one virtual connection with the tag `h2` and this connection's number (`Proxy.next_id`) as its id. `client`: who is at
+    the other end, where the caller knows better than the stream. Never raises but for a cancellation, which resets what is under way.
+    """
+    await Connection(proxy, stream, client or describe_client(stream), limits or Http2Limits()).run()
+
+
+class Connection:
+    """A client's connection."""
+
+    def __init__(self, proxy: Proxy, stream: trio.abc.Stream, client: ClientInfo, limits: Http2Limits) -> None:
+        self.proxy = proxy
+        self.number = proxy.next_id()
+        self.client = attrs.evolve(client, protocol="h2", connection=self.number)
+        self.limits = limits
+        self.parser = proxy.config.http.parser
+        self.window_size = 128 << limits.buffer_index
+        self.streams: dict[int, Stream] = {}
+        """Those that are open in HTTP/2."""
+        self._stream = stream
+        self._config = proxy.config.http
+        self._machine = Machine(limits)
+        self.window = ConnectionWindow(self._machine, limits)
+        self.writer = Writer(self._machine, stream, limits, self._local_ended)
+        self._receiver = Receiver(self, self._machine, limits)
+        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._tasks = 0
+        self._requests = 0
+        self._broken = False
+        self._stopping = False
+        self._leaving = False
+        self._last_stream = _HIGHEST
+        self._final_goaway_at = math.inf
+        self._idle_since = self._checked = trio.current_time()
+
+    # ------------------------------------------------------------------------------------------------------------------ its life
+
+    async def run(self) -> None:
+        """Serve until the connection ends."""
+        try:
+            with self._scope, self.proxy.front_end(drain=self.drain, end=self._scope.cancel) as self._front_end:
+                await self._serve()
+        except ConnectRefused:
+            pass
+        except Exception:
+            logger.exception("HTTP/2 connection %d failed inside the front end", self.number)
+            self._broken = True
+        finally:
+            if self._broken or self._scope.cancelled_caught:
+                await close_now(self._stream)
+            else:
+                await close_gently(self._stream, self._config.linger_timeout)
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            writing = trio.CancelScope()
+            nursery.start_soon(self._write, writing)
+            self._machine.begin(self.limits)
+            self.writer.ring()
+            try:
+                await self._read()
+            finally:
+                self._stopping = True
+                self._close_streams("client_gone" if self._broken else "front_end_closed")
+            if not self._broken:
+                with trio.move_on_after(self._config.linger_timeout):
+                    await self.writer.flushed()
+            writing.cancel()
+
+    async def _write(self, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                await self.writer.run()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._lost()
+
+    async def _read(self) -> None:
+        try:
+            while not self._stopping:
+                with trio.CancelScope(deadline=self._deadline()) as self._reading:
+                    await self._read_on()
+                    return
+                if not self._stopping:
+                    self._look_around()
+        except ConnectionFault as fault:
+            self._fault(fault)
+
+    async def _read_on(self) -> None:
+        """Read until the client ends; trio's deadline follows what there is to wait for."""
+        receiver, writer = self._receiver, self.writer
+        while True:
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                self._lost()
+                return
+            receiver.receive(data, trio.current_time())
+            writer.check_backlog()
+            self._reading.deadline = self._deadline()
+
+    def _fault(self, fault: ConnectionFault) -> None:
+        logger.info("HTTP/2 connection %d of %s ended: %s", self.number, self.client.host, fault)
+        self._stopping = True
+        self._close_streams(fault.cause)
+        self.writer.put(self._machine.last_words + goaway(self._machine.h2.highest_inbound_stream_id, fault.code, fault.detail))
+
+    def _lost(self) -> None:
+        """The client is gone: nothing can be written any more."""
+        self._broken = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._reading.cancel()
+
+    def _close_streams(self, reason: str) -> None:
+        for stream in list(self.streams.values()):
+            self.closed(stream, reason)
+
+    # ------------------------------------------------------------------------------------------------------------- times and ends
+
+    def _deadline(self) -> float:
+        config = self._config
+        until = min(self._receiver.waiting_since + config.header_timeout, self._final_goaway_at)
+        if self.streams:
+            return min(until, self._checked + config.inactivity_timeout)
+        return min(until, self._idle_since + config.keep_alive_timeout)
+
+    def _look_around(self) -> None:
+        """A deadline has passed: see which."""
+        now, config = trio.current_time(), self._config
+        if now >= self._receiver.waiting_since + config.header_timeout:
+            # RFC 9113 §7 has a code for SETTINGS that do not come, and none for slow heads
+            greeted = self._receiver.greeted
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM if greeted else ErrorCode.SETTINGS_TIMEOUT, "too slow", "header_timeout")
+        if now >= self._final_goaway_at:
+            self._say_last()
+        if not self.streams and now >= self._idle_since + config.keep_alive_timeout:
+            self.writer.put(goaway(self._machine.h2.highest_inbound_stream_id, ErrorCode.NO_ERROR))
+            self._stop()
+        if now >= self._checked + config.inactivity_timeout:
+            self._checked = now
+            self._look_for_stalls(now - config.inactivity_timeout)
+
+    def _look_for_stalls(self, before: float) -> None:
+        """A client that does not read for too long is closed, as one of HTTP/1.1 is."""
+        if self.writer.since is not None and self.writer.since <= before:
+            logger.info("HTTP/2 connection %d of %s ended: it does not read", self.number, self.client.host)
+            self._close_streams("client_timeout")
+            self._lost()
+            return
+        for stream in list(self.streams.values()):
+            if stream.outbox.data and stream.moved <= before:
+                self.fail(stream, StreamFault(ErrorCode.CANCEL, "the client does not read", "client_timeout"))
+
+    def drain(self) -> None:
+        """Go away gracefully (RFC 9113 §6.8): say so, and after one round trip say which stream was the last that is served."""
+        if self._last_stream == _HIGHEST and self._final_goaway_at == math.inf:
+            self.writer.put(goaway(_HIGHEST, ErrorCode.NO_ERROR))
+            self._machine.h2.ping(_PING_DATA)
+            self._final_goaway_at = trio.current_time() + _GRACE
+            self._reading.deadline = min(self._reading.deadline, self._final_goaway_at)
+
+    def ping_returned(self) -> None:
+        """The client has answered a PING."""
+        if self._final_goaway_at != math.inf:
+            self._say_last()
+
+    def _say_last(self) -> None:
+        self._final_goaway_at = math.inf
+        self._last_stream = self._machine.h2.highest_inbound_stream_id
+        self.writer.put(goaway(self._last_stream, ErrorCode.NO_ERROR))
+        self._check_done()
+
+    def client_leaves(self, code: int) -> None:
+        """The client has sent GOAWAY: it asks for nothing more."""
+        if code:
+            logger.info("HTTP/2 connection %d of %s: the client goes away: %s", self.number, self.client.host, code_name(code))
+        self._leaving = True
+        self._check_done()
+
+    def _check_done(self) -> None:
+        if not self.streams and (self._leaving or self._last_stream != _HIGHEST):
+            self._stop()
+
+    # --------------------------------------------------------------------------------------------------------------------- streams
+
+    def open_stream(self, number: int, fields: Sequence[Pair], *, ended: bool, refuse: bool) -> None:
+        """A request has come: judge it, and give it a virtual connection."""
+        priority_update = self._receiver.priorities.pop(number, None) if self._receiver.priorities else None
+        if number > self._last_stream:
+            self._refuse(number)  # RFC 9113 §6.8: it was not, and will not be, acted on
+            return
+        if len(self.streams) >= self.limits.max_concurrent_streams or self._tasks >= 2 * self.limits.max_concurrent_streams:
+            self._refuse(number)
+            return
+        try:
+            head = read_request(fields, ended=ended)
+            if refuse:
+                raise Rejected("the stream depends on itself", fields)
+        except Rejected as fault:
+            self._reject(number, fault)
+            return
+        try:
+            pipe = self._front_end.connect(self._options(number))
+        except ConnectRefused:
+            self._refuse(number)
+            return
+        priority = parse_priority(head.priority) if head.priority else DEFAULT
+        if priority_update is not None:
+            priority = parse_priority(priority_update)
+        stream = Stream(self, number, head, pipe, StreamWindow(self._machine, self.limits, number), priority, ended)
+        self.streams[number] = stream
+        self._tasks += 1
+        self._nursery.start_soon(stream.run)
+        self._requests += 1
+        if self._config.max_requests_per_connection is not None and self._requests >= self._config.max_requests_per_connection:
+            self.drain()
+
+    def _options(self, number: int) -> ConnectOptions:
+        client = attrs.evolve(self.client, stream=number)
+        return ConnectOptions(tag="h2", id=self.number, client=client, buffer_index=self.limits.buffer_index)
+
+    def _refuse(self, number: int) -> None:
+        self._receiver.count_refusal()
+        self._reset_number(number, ErrorCode.REFUSED_STREAM)
+
+    def _reject(self, number: int, fault: Rejected) -> None:
+        """RFC 9113 §8.1.1: a malformed request is a fault of its stream."""
+        self._receiver.count_reset()
+        self._reset_number(number, fault.code)
+        logger.info("HTTP/2 connection %d of %s, stream %d: %s", self.number, self.client.host, number, fault)
+        if self._tasks < 2 * self.limits.max_concurrent_streams:
+            self._tasks += 1
+            self._nursery.start_soon(self._record, number, fault)
+
+    async def _record(self, number: int, fault: Rejected) -> None:
+        """Have the engine log a request that it is not going to see: as one whose head did not come to its end."""
+        try:
+            pipe = self._front_end.connect(self._options(number))
+        except ConnectRefused:
+            return
+        try:
+            await pipe.send_all(f"{fault.method} {fault.target} HTTP/1.1\r\n".encode("ascii"))
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+                if not pipe.statistics().sending.unread:
+                    break
+        finally:
+            pipe.abort(fault.cause)
+            self.task_ended()
+
+    def _reset_number(self, number: int, code: int) -> None:
+        self._receiver.remember_reset(number)
+        self._machine.h2.reset_stream(number, code)
+        self.writer.ring()
+
+    def ready(self, stream: Stream) -> None:
+        """A stream has something to write."""
+        if not stream.closed:
+            self.writer.ready(stream)
+
+    def took(self, stream: Stream, content: int, size: int) -> None:
+        """The virtual connection of a stream has taken content: the client may send more."""
+        if not stream.closed:
+            self.window.released(content)
+            if not stream.remote_ended:
+                stream.window.taken(size)
+            self.writer.ring()
+
+    def remote_ended(self, stream: Stream) -> None:
+        """The client has sent END_STREAM."""
+        stream.remote_ended = True
+        stream.wake()
+        if stream.local_ended:
+            self.closed(stream, None)
+
+    def _local_ended(self, stream: Stream) -> None:
+        """END_STREAM was written. A response that is complete makes the rest of the request needless (RFC 9113 §8.1)."""
+        if stream.remote_ended:
+            self.closed(stream, None)
+        elif not stream.head.tunnel:
+            self._reset_number(stream.id, ErrorCode.NO_ERROR)
+            self.closed(stream, None)
+
+    def reset(self, stream: Stream, code: int, reason: str) -> None:
+        """Reset a stream for a fault of ours or of the origin's, unless it is over."""
+        if not stream.closed:
+            self._reset_number(stream.id, code)
+            self.closed(stream, reason)
+
+    def fail(self, stream: Stream, fault: StreamFault) -> None:
+        """Reset a stream for a fault of the client's."""
+        logger.info("HTTP/2 connection %d of %s, stream %d: %s", self.number, self.client.host, stream.id, fault)
+        self.reset(stream, fault.code, fault.cause)
+
+    def closed(self, stream: Stream, reason: str | None) -> None:
+        """A stream is over in HTTP/2; with a reason, its transaction is broken off."""
+        if self.streams.pop(stream.id, None) is None:
+            return
+        self.writer.forget(stream)
+        self.window.released(stream.close(reason))
+        if not self.streams:
+            self._idle_since = trio.current_time()
+            self._reading.deadline = self._deadline()
+            self._check_done()
+
+    def task_ended(self) -> None:
+        """One task of a stream has ended."""
+        self._tasks -= 1
