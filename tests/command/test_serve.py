@@ -6,11 +6,12 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
-from trio_tsconnect import Proxy, ProxyConfig
+from trio_tsconnect import Plugin, Proxy, ProxyConfig, Request, Transaction
 from trio_tsconnect.__main__ import main
 from trio_tsconnect._command import _serve
 from trio_tsconnect._command._listen import Protocols, http1_context
@@ -166,6 +167,24 @@ async def test_hangup_signal_keeps_the_old_log_when_a_new_one_cannot_be_opened(t
     assert len(records_in(tmp_path / "moved" / "transactions.jsonl")) == 1
 
 
+async def test_user_signal_shows_what_is_alive(tmp_path: Path) -> None:
+    slow = SlowOrigin()
+    async with (
+        listening(slow.serve) as origin,
+        serving(write_config(tmp_path, origin)) as server,
+        await trio.open_tcp_stream("127.0.0.1", server.ports()[0]) as stream,
+    ):
+        server.signal(signal.SIGUSR1)
+        await server.until("transactions alive: none\n")
+        await stream.send_all(b"GET /slow HTTP/1.1\r\nHost: api.example\r\n\r\n")
+        await slow.asked.wait()
+        server.signal(signal.SIGUSR1)
+        await server.until("transactions alive:\n#")
+        await server.until(" GET http://api.example/slow [")
+        slow.answer.set()
+        await read_head(stream)
+
+
 async def test_without_a_log_table_records_go_to_standard_error(tmp_path: Path) -> None:
     config = tmp_path / "proxy.toml"
     config.write_text('[[listen]]\naddress = "127.0.0.1:0"\n')
@@ -228,6 +247,47 @@ async def test_survives_running_out_of_file_descriptors(tmp_path: Path) -> None:
         assert (await fetch(await trio.open_tcp_stream("127.0.0.1", port))).endswith(b"\r\n\r\nok")
         server.signal(signal.SIGTERM)
         assert await server.end() == 0
+
+
+async def test_takes_all_the_file_descriptors_it_may_have(tmp_path: Path) -> None:
+    limited = ("bash", "-c", 'ulimit -S -n 40; exec "$@"', "bash", *COMMAND)
+    async with listening(answer_at_once) as origin, serving(write_config(tmp_path, origin), command=limited) as server:
+        (port,) = server.ports()
+        crowd = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(60)]
+        assert (await fetch(await trio.open_tcp_stream("127.0.0.1", port))).endswith(b"\r\n\r\nok")
+        for stream in crowd:
+            await stream.aclose()
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
+    assert "Too many open files" not in server.said
+
+
+class Stubborn(Plugin):
+    """Has a request under way that no drain can finish."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+
+    async def read_request(self, txn: Transaction) -> None:
+        self.asked.set()
+        await trio.sleep_forever()
+
+    async def run(self, proxy: Proxy) -> None:
+        async with proxy.fetch(Request("GET", "/", {"Host": "api.example"})):
+            pass
+
+
+async def test_drain_takes_its_time_once(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    stubborn = Stubborn()
+    config = attrs.evolve(ProxyConfig.from_toml(write_config(tmp_path, 1)), plugins=[stubborn])
+    server = _serve._Server(config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run, "proxy.toml")
+        await stubborn.asked.wait()
+        began = trio.current_time()
+        server.stopping.set()
+    assert config.http.drain_timeout <= trio.current_time() - began < 2 * config.http.drain_timeout
+    assert server.status == 0
 
 
 # --- what cannot be served: one line, exit status 2, nothing half started --------------------------------------------------------------

@@ -158,10 +158,29 @@ class AtOrigin:
         return await self.memory.open()
 
 
+class TellingLog(MemoryLog):
+    """Says when it has so many records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = trio.Event()
+
+    def write(self, record: LogRecord) -> None:
+        super().write(record)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def wait(self, count: int = 1) -> list[LogRecord]:
+        with trio.fail_after(5):
+            while len(self.records) < count:
+                await self._news.wait()
+        return self.records
+
+
 @attrs.define(eq=False)
 class World:
     proxy: Proxy
-    log: MemoryLog
+    log: TellingLog
     origin: MemoryOrigin
 
     def connect(self, **options: Any) -> Wire:
@@ -210,7 +229,7 @@ async def open_world(
     config = ProxyConfig(http=HttpConfig(**(http or {})), origin=OriginConfig(**(origin or {})), remap=remap)
     async with trio.open_nursery() as nursery:
         memory = MemoryOrigin(serve or replying(OK), nursery)
-        log = MemoryLog()
+        log = TellingLog()
         async with open_proxy(config, plugins=plugins, log=log) as proxy:
             use_memory(proxy, memory)
             world = World(proxy, log, memory)

@@ -272,7 +272,7 @@ def test_no_reading_of_a_path_climbs_that_was_let_pass(rest: str) -> None:
 # --- what a rule may say --------------------------------------------------------------------------------------------------------------
 
 FROM = 'from_: must be "http://host/path", "//host/path" (any scheme) or "/path" (any host), got '
-TO = 'to: must be "http://host/path", "https://host/path" or "unix:/socket" (with ":/path" after it for a base path), got '
+TO = 'to: must be "http://host/path", "https://host/path", "unix:/socket" (with ":/path" after it for a base path) or "asgi:package.module:app", got '
 NO_PATH = "expected one that begins with / and has no query, fragment, space or stray %"
 
 
@@ -305,10 +305,6 @@ NO_PATH = "expected one that begins with / and has no query, fragment, space or 
         (("/", "unix:app.sock"), 'to: must be "unix:" and an absolute path, got "unix:app.sock"'),
         (("/", "unix:"), 'to: must be "unix:" and an absolute path, got "unix:"'),
         (("/", "unix:/s:/a b"), f'to: "/a b" is no path, {NO_PATH}'),
-        (
-            ("/", "asgi:app:app"),
-            "to: an ASGI application is not supported here by this version, expected an http, https or unix origin",
-        ),
     ],
 )
 def test_a_rule_that_cannot_be_read_is_refused_when_it_is_made(arguments: tuple[Any, Any], line: str) -> None:

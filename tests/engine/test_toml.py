@@ -191,9 +191,6 @@ FAULTS = {
         'listen[1].address: "a:1" is the address of listen[0] too, expected one of its own'
     ),
     '[[remap]]\nfrom = "ftp://h/"\nto = "http://o"': 'remap[0].from: unknown scheme "ftp", expected http, https, ws or wss',
-    '[[remap]]\nfrom = "/"\nto = "asgi:a:b"': (
-        "remap[0].to: an ASGI application is not supported here by this version, expected an http, https or unix origin"
-    ),
     '[[remap]]\nfrom = "/"\nto = "unix:"': 'remap[0].to: must be "unix:" and an absolute path, got "unix:"',
     '[[remap]]\nfrom = "/"\nto = "http://o"\nconfig = { retries = "1" }': (
         'remap[0].config.retries: must be a whole number, 0 or more, got "1"'

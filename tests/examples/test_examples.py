@@ -38,6 +38,7 @@ def run(name: str, *arguments: str) -> str:
         env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        check=False,
         text=True,
         timeout=30,
     )

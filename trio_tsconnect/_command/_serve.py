@@ -30,7 +30,7 @@ def serve(file: str) -> int:
     """Serve the listeners of a configuration file until a signal.
 
     The first SIGTERM or SIGINT drains: new connections are refused, what is in progress is finished, for `http.drain_timeout` at most. A
-    second ends at once. SIGHUP reopens the log, for whoever has renamed its file.
+    second ends at once. SIGHUP reopens the log, for whoever has renamed its file. SIGUSR1 prints the transactions that are alive.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     config = ProxyConfig.from_toml(file)
@@ -52,11 +52,12 @@ class _Server:
     config: ProxyConfig
     stopping: trio.Event = attrs.Factory(trio.Event)
     everything: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    proxy: Proxy | None = None
     status: int = 0
 
     async def run(self, file: str) -> int:
         speak = find_protocols()
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1) as signals:
             doors = await open_doors(self.config, speak, file)
             try:
                 log = _open_log(self.config.log or LogConfig(), file)
@@ -73,6 +74,8 @@ class _Server:
         async for number in signals:
             if number == signal.SIGHUP:
                 _reopen(log)
+            elif number == signal.SIGUSR1:
+                self._show_what_is_alive()
             elif not self.stopping.is_set():
                 say(f"draining for at most {self.config.http.drain_timeout:g} s; a second signal ends at once")
                 self.stopping.set()
@@ -81,9 +84,13 @@ class _Server:
                 self.everything.cancel()
                 return
 
+    def _show_what_is_alive(self) -> None:
+        roots = self.proxy.tree() if self.proxy else ()
+        say("\n".join(["transactions alive:", *(root.to_text() for root in roots)]) if roots else "transactions alive: none")
+
     async def _serve(self, doors: list[Door], speak: Protocols, log: Log) -> None:
-        async with open_proxy(self.config, log=log) as proxy:
-            over = math.inf
+        async with open_proxy(self.config, log=log) as self.proxy:
+            proxy, over = self.proxy, math.inf
             async with trio.open_nursery() as clients:
                 await self._welcome(doors, speak, proxy, clients)
                 over = clients.cancel_scope.deadline = trio.current_time() + self.config.http.drain_timeout

@@ -6,7 +6,7 @@ and has time to end as it likes; when its response is complete it may go on (bac
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -15,7 +15,7 @@ import trio
 from trio_tsconnect.asgi._http import HttpExchange
 from trio_tsconnect.asgi._scope import http_scope, websocket_scope
 from trio_tsconnect.asgi._types import Application, AtOnce, Loop, Receive, Scope, Send, logger
-from trio_tsconnect.message import NO_BODY, BadRequest, Body, Framing, Headers, Request, Response
+from trio_tsconnect.message import BadRequest, Body, Framing, Headers, Request, Response
 from trio_tsconnect.stream import ClientInfo, HTTP1Server, IncompleteMessage, close_gently, describe_client, watch_peer
 
 try:
@@ -49,7 +49,7 @@ class Service:
         """Call the application; whether it returned. What it raises is logged."""
         try:
             await self.loop.call(self.application, scope, receive, send, at_once)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - anybody's application
             if gone():  # then it is as good a way to end as any
                 logger.info("the application ended %s without its client: %r", scope["path"], exc)
             else:
@@ -146,8 +146,9 @@ async def _call(service: Service, scope: Scope, exchange: HttpExchange) -> None:
             if returned and not exchange.complete and not exchange.gone:
                 logger.error("the application returned from %s before its response was complete", scope["path"])
         await exchange.conclude()
-    finally:
+    except BaseException:
         exchange.lost()
+        raise
 
 
 def _offers_websocket(request: Request) -> bool:

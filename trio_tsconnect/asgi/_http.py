@@ -29,7 +29,7 @@ from trio_tsconnect.message import (
     has_no_content,
     keep_alive,
 )
-from trio_tsconnect.stream import HTTP1Server, IncompleteMessage, abort
+from trio_tsconnect.stream import HTTP1Server, IncompleteMessage, reset
 
 _MOST_AHEAD = 65536
 _LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
@@ -254,7 +254,7 @@ class HttpExchange:
         except _LOST:
             self.lost()
         except trio.Cancelled:  # nobody knows how much was written: there is no going on
-            abort(self._http.stream, "the application gave up writing")
+            reset(self._http.stream, "the application gave up writing")
             self.lost()
             raise
 
@@ -269,7 +269,7 @@ class HttpExchange:
         """The application has ended, well or not: a response that it has not begun is a 500, one that it has not ended is cut."""
         if not self.gone and not self.complete:
             if self._head_sent:
-                abort(self._http.stream, "the application failed within a response")
+                reset(self._http.stream, "the application failed within a response")
                 self.lost()
             else:
                 self._phase = Phase.START

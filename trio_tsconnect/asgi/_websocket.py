@@ -141,7 +141,7 @@ class WebSocketExchange:
                                     return
                                 parts.append(event.data)  # type: ignore[arg-type]  # of one kind throughout a message
                                 if event.message_finished:
-                                    await self._put.send(_message(parts))
+                                    await self._deliver(_message(parts))
                                     parts, size = [], 0
                             case Ping():
                                 await self._write(event.response())
@@ -162,6 +162,12 @@ class WebSocketExchange:
         finally:
             self._end(_ABNORMAL, "")
 
+    async def _deliver(self, message: Message) -> None:
+        try:
+            await self._put.send(message)
+        except trio.BrokenResourceError:
+            pass  # the application has ended; what matters still is the close frame
+
     # --------------------------------------------------------------------------------------------------------------------- send
 
     async def send(self, message: Message) -> None:
@@ -172,7 +178,7 @@ class WebSocketExchange:
             case Phase.CONNECTING, "websocket.close":
                 self._phase = Phase.CLOSED
                 await self._refusal.answer(403, b"")
-            case (Phase.CONNECTING | Phase.REFUSING), ("websocket.http.response.start" | "websocket.http.response.body" as kind):
+            case ((Phase.CONNECTING | Phase.REFUSING), ("websocket.http.response.start" | "websocket.http.response.body" as kind)):
                 self._phase = Phase.REFUSING
                 await self._refusal.send({**message, "type": kind.removeprefix("websocket.")})
             case Phase.OPEN, "websocket.send":
@@ -203,7 +209,7 @@ class WebSocketExchange:
     async def _write(self, event: Event) -> bool:
         """Write a frame; whether it could be."""
         async with self._sending:
-            if self.gone and self._ws.state is not ConnectionState.REMOTE_CLOSING:
+            if self.gone:
                 return False
             try:
                 data = self._ws.send(event)
@@ -243,4 +249,4 @@ def _message(parts: list[str] | list[bytes]) -> Message:
     # the kind that it is not is absent, not None: some frameworks ask by `in`, and the specification allows both
     if isinstance(parts[0], str):
         return {"type": "websocket.receive", "text": "".join(str(part) for part in parts)}
-    return {"type": "websocket.receive", "bytes": b"".join(bytes(part) for part in parts)}  # type: ignore[arg-type]  # not str
+    return {"type": "websocket.receive", "bytes": b"".join(bytes(part) for part in parts)}

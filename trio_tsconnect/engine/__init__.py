@@ -13,6 +13,7 @@ from trio_tsconnect.engine._errors import ConnectRefused as ConnectRefused
 from trio_tsconnect.engine._errors import InvalidState as InvalidState
 from trio_tsconnect.engine._fetch import FetchedResponse as FetchedResponse
 from trio_tsconnect.engine._fetch import FetchError as FetchError
+from trio_tsconnect.engine._played import register_origin_scheme as register_origin_scheme
 from trio_tsconnect.engine._plugin import HOOKS as HOOKS
 from trio_tsconnect.engine._plugin import Plugin as Plugin
 from trio_tsconnect.engine._proxy import FrontEnd as FrontEnd

@@ -7,7 +7,7 @@ from typing import Literal
 from trio_tsconnect._util import public
 from trio_tsconnect.message import Failure, MessageError
 
-RefusalReason = Literal["closed", "draining", "depth", "descendants", "concurrency"]
+RefusalReason = Literal["closed", "draining", "denied", "depth", "descendants", "concurrency"]
 
 
 @public("trio_tsconnect")
@@ -15,7 +15,7 @@ class ConnectRefused(Exception):
     """`connect` made no connection. Nothing was started and nothing needs closing."""
 
     reason: RefusalReason
-    """`closed` or `draining` (the proxy), `depth`, `descendants` or `concurrency` (a budget is spent)."""
+    """`closed` or `draining` (the proxy), `denied` (an access rule refuses the client whatever it may ask for), `depth`, `descendants` or `concurrency` (a budget is spent)."""
 
     def __init__(self, reason: RefusalReason) -> None:
         super().__init__(f"the connection was refused: {reason}")

@@ -249,6 +249,9 @@ async def _relay_body(txn: Transaction, http: HTTP1Client, body: Body, transform
         try:
             piece = http.body_piece()
         except MessageError as exc:
+            if client.queued:  # what was good until here goes out, however the bytes were split
+                watch.arm(Failure.CLIENT_TIMEOUT, timeout)
+                await client.drain()
             raise TransactionFailure(exc) from None
         at_end = piece == b""
         if transforms is not None and piece is not None:

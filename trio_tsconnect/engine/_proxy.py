@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trio_tsconnect._util import public
+from trio_tsconnect.engine._access import admits
 from trio_tsconnect.engine._children import open_child
 from trio_tsconnect.engine._config import ConfigError, ProxyConfig
 from trio_tsconnect.engine._connect import ConnectOptions
@@ -23,6 +24,7 @@ from trio_tsconnect.engine._fetch import FetchedResponse, fetch
 from trio_tsconnect.engine._flow import run_transaction
 from trio_tsconnect.engine._gone import Sweep
 from trio_tsconnect.engine._hooks import fire_closing
+from trio_tsconnect.engine._played import load_origin
 from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
 from trio_tsconnect.engine._pool import Pool
 from trio_tsconnect.engine._remap import RemapRule, RemapTable
@@ -81,7 +83,12 @@ class Proxy:
         self.hooks = hooks
         self.log = log
         self.remap = RemapTable(config.remap)
-        self._rule_hooks: dict[int, Hooks] = {id(r): Hooks((*hooks.plugins, *r.plugins)) for r in config.remap if r.plugins}
+        players = {rule.played: load_origin(rule.played) for rule in config.remap if rule.played}
+        self._rule_hooks: dict[int, Hooks] = {
+            id(rule): Hooks((*hooks.plugins, *rule.plugins, *([players[rule.played]] if rule.played else [])))
+            for rule in config.remap
+            if rule.plugins or rule.played
+        }
         self.head_limits = HeadLimits(request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields)
         self.pool = Pool(self.next_id, self.head_limits, config.http.parser)
         self.draining = False
@@ -109,6 +116,9 @@ class Proxy:
             await close_gently(stream, 0)
             return
         session = Session(self, stream, client)
+        if self.config.access and not admits(self.config.access, client=session.client, internal=False):
+            await close_gently(stream, 0)
+            return
         self._admit(session)
         await session.run()
 
@@ -144,6 +154,8 @@ class Proxy:
         """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
         if self.closed:
             raise ConnectRefused("closed")
+        if self.config.access and not admits(self.config.access, client=options.client, internal=options.is_internal):
+            raise ConnectRefused("denied")
         # a tree of internal requests takes one place: what is below an internal transaction rides on that one's
         counts = options.is_internal and not (parent is not None and parent.internal)
         if counts and self._internal >= self.config.http.max_concurrent_internal:

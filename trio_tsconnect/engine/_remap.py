@@ -19,6 +19,7 @@ from trio_tsconnect._util import public
 from trio_tsconnect.engine._access import AccessRule
 from trio_tsconnect.engine._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
 from trio_tsconnect.engine._options import HttpConfig, OriginConfig
+from trio_tsconnect.engine._played import check_origin, is_origin_scheme
 from trio_tsconnect.engine._plugin import Plugin
 from trio_tsconnect.message import DEFAULT_PORTS, TargetURI, parse_authority
 
@@ -43,7 +44,7 @@ _TWO_DOTS = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[/\\]")
 
 _FROM_FORMS = '"http://host/path", "//host/path" (any scheme) or "/path" (any host)'
-_TO_FORMS = '"http://host/path", "https://host/path" or "unix:/socket" (with ":/path" after it for a base path)'
+_TO_FORMS = '"http://host/path", "https://host/path", "unix:/socket" (with ":/path" after it for a base path) or "asgi:package.module:app"'
 
 
 def _freeze_overrides(config: Any) -> Any:
@@ -111,11 +112,16 @@ class RemapRule:
     """`to` as a URI; for a Unix socket its host is `localhost`."""
     unix: str | None = field(init=False, eq=False, repr=False)
     """The path of the Unix socket to connect to, None when the target's host and port are."""
+    played: str | None = field(init=False, eq=False, repr=False)
+    """`to`, when something in this process plays the origin; else None."""
 
     def __attrs_post_init__(self) -> None:
         scheme, host, port, prefix = _parse_from(self.from_)
         target, unix = _parse_to(self.to)
-        derived = {"scheme": scheme, "host": host, "port": port, "prefix": prefix, "target": target, "unix": unix}
+        played = self.to if is_origin_scheme(self.to.partition(":")[0]) else None
+        derived = {"scheme": scheme, "host": host, "port": port, "prefix": prefix, "target": target, "unix": unix, "played": played}
+        if played:  # an application has no name of its own: it sees the client's Host
+            derived["preserve_host"] = True
         for name, value in derived.items():
             object.__setattr__(self, name, value)
         if self.verify is False and self.ca_file is not None:
@@ -168,8 +174,9 @@ def _parse_to(text: object) -> tuple[TargetURI, str | None]:
             if not socket.startswith("/") or "\0" in socket:
                 raise ConfigError(f'must be "unix:" and an absolute path, got {shown(text)}', key="to")
             return TargetURI(scheme="http", host="localhost", port=80, path=_parse_path(base[1:] + path or "/", "to")), socket
-        case "asgi" if colon:
-            raise ConfigError("an ASGI application is not supported here by this version, expected an http, https or unix origin", key="to")
+        case known if colon and is_origin_scheme(known):
+            check_origin(text)
+            return TargetURI(scheme="http", host="localhost", port=80, path="/"), None
         case _:
             raise ConfigError(f"must be {_TO_FORMS}, got {shown(text)}", key="to")
 

@@ -22,6 +22,8 @@ def remap(txn: Transaction) -> None:
     except BadRequest as exc:
         raise TransactionFailure(exc) from None
     txn.url = str(uri)
+    if request.target[0] not in "/*" and request.method != "CONNECT":
+        request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form wins, and what is sent on says so
     if txn.config.via and txn.config.via in via_names(request.headers):
         raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
     if request.method == "CONNECT":

@@ -9,6 +9,7 @@ client. So the request tree is the nursery tree, and a transaction that starts n
 from __future__ import annotations
 
 import logging
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ class Session:
         self._cancelled = False
         self._gone: str | None = None
         self._started = False
-        self._idle_scope: trio.CancelScope | None = None
+        self._idling = False
 
     @property
     def is_last_request(self) -> bool:
@@ -93,8 +94,8 @@ class Session:
 
     def stop_idling(self) -> None:
         """End the session if it waits for a request; a request that is being served is served."""
-        if self._idle_scope is not None:
-            self._idle_scope.cancel()
+        if self._idling and self.nursery is not None:
+            self.nursery.cancel_scope.cancel()
 
     def client_is_gone(self, reason: str = "") -> None:
         """The client can receive no answer any more: its transaction ends. Bytes it wrote before still make one, for the log.
@@ -151,12 +152,15 @@ class Session:
             return True  # pipelined: the next request is here already
         if self.proxy.draining and self.requests:
             return False
-        try:
-            with trio.move_on_after(self.proxy.config.http.keep_alive_timeout) as self._idle_scope:
-                return await self.http.wait_for_request()
-        finally:
-            self._idle_scope = None
-        return False
+        # the nursery's own scope is the clock: when it fires there is nothing else in it to be cancelled
+        assert self.nursery is not None
+        scope = self.nursery.cancel_scope
+        scope.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
+        self._idling = True
+        more = await self.http.wait_for_request()
+        self._idling = False
+        scope.deadline = math.inf
+        return more
 
     async def _start(self) -> None:
         self._started = True

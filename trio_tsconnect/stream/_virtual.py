@@ -111,12 +111,16 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close both directions, at once and also when cancelled: the peer drains what was written; what it writes breaks."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """What `aclose` does, without the checkpoint."""
         if not self._closed:
             self._closed = True
             self._out.close_writer()
             self._in.close_reader()
             self._peer._gone("closed")
-        await trio.lowlevel.checkpoint()
 
     def abort(self, reason: str = "aborted") -> None:
         """Break both ends at once, dropping what is unread, as a reset does to a TCP connection. Synchronous; idempotent."""

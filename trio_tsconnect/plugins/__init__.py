@@ -1,0 +1,17 @@
+"""Plugins that come with the proxy, a file each: real uses, and the proof that the hooks suffice. They know only public names."""
+
+from trio_tsconnect.plugins._aggregate import Aggregate as Aggregate
+from trio_tsconnect.plugins._aggregate import Source as Source
+from trio_tsconnect.plugins._auth_request import AuthRequest as AuthRequest
+from trio_tsconnect.plugins._background_fetch import BackgroundFetch as BackgroundFetch
+from trio_tsconnect.plugins._decode import CODINGS as CODINGS
+from trio_tsconnect.plugins._decode import Decode as Decode
+from trio_tsconnect.plugins._decode import UnknownCoding as UnknownCoding
+from trio_tsconnect.plugins._decode import decode_response as decode_response
+from trio_tsconnect.plugins._header_rewrite import HeaderRewrite as HeaderRewrite
+from trio_tsconnect.plugins._header_rewrite import HeaderRule as HeaderRule
+from trio_tsconnect.plugins._health_check import HealthCheck as HealthCheck
+from trio_tsconnect.plugins._mirror import Mirror as Mirror
+from trio_tsconnect.plugins._prefetch import Prefetch as Prefetch
+from trio_tsconnect.plugins._rate_limit import RateLimit as RateLimit
+from trio_tsconnect.plugins._request_id import RequestId as RequestId

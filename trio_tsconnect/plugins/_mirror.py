@@ -1,0 +1,81 @@
+"""Shadow traffic: a copy of each request goes to a second origin, whose answer nobody waits for and nobody sees."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+import trio
+
+from trio_tsconnect import ConnectOptions, Plugin, Proxy, Request, Transaction
+from trio_tsconnect._util import public
+from trio_tsconnect.message import TargetURI
+from trio_tsconnect.plugins._asked import end_to_end, has_body, is_own, keep_target, place
+from trio_tsconnect.plugins._background import Background
+from trio_tsconnect.plugins._options import as_tuple, number, url
+
+TAG = "mirror"
+"""The tag of its requests."""
+
+
+@public("trio_tsconnect.plugins")
+class Mirror(Plugin):
+    """Sends a copy of requests to a second origin, under the path that the first one is asked for, with `X-Mirror: 1`.
+
+    The copy is detached: it neither delays the answer nor ends with it. A request whose body is longer than `max_body`, or whose length is
+    not known beforehand, is not copied; neither is one that comes while `concurrency` copies are under way. What became of it is `mirrored` in
+    the record: "started", "busy", "body" or "refused".
+    """
+
+    @attrs.frozen(kw_only=True)
+    class Options:
+        """What `Mirror` can be told."""
+
+        to: str = attrs.field(validator=url)
+        """The second origin; a path in it goes before that of the request."""
+        fraction: float = attrs.field(default=1.0, validator=number(above=0, most=1))
+        """How many of the requests are copied: 0.1 is one in ten."""
+        methods: tuple[str, ...] = attrs.field(default=("GET", "HEAD"), converter=as_tuple)
+        """Which methods are copied; a copied POST is done twice, once in each place."""
+        max_body: int = attrs.field(default=65536, validator=number(least=0, whole=True))
+        """Bytes of body that are held for the copy; the first origin then gets the request once they are here."""
+        concurrency: int = attrs.field(default=16, validator=number(least=1, whole=True))
+        """Copies that are under way at once; what is beyond is not copied."""
+        timeout: float = attrs.field(default=30.0, validator=number(above=0))
+        """Seconds for one copy."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._to = TargetURI.parse(options.to)
+        self._background = Background(options.concurrency)
+        self._random = random.Random()
+
+    async def run(self, proxy: Proxy) -> None:
+        """Send the copies."""
+        await self._background.run()
+
+    async def post_remap(self, txn: Transaction) -> None:
+        """Copy."""
+        options = self.options
+        if is_own(txn, TAG):
+            keep_target(txn)
+            return
+        if txn.internal or txn.request.method not in options.methods or self._random.random() >= options.fraction:
+            return
+        body = b""
+        if has_body(txn.request):
+            length = txn.request.headers.get("content-length")
+            if length is None or int(length) > options.max_body:
+                txn.log["mirrored"] = "body"
+                return
+            body = await txn.read_request_body(options.max_body)
+        connect = ConnectOptions(tag=TAG, internal=True, target=place(self._to), deadline=trio.current_time() + options.timeout)
+        txn.log["mirrored"] = self._background.start(lambda: txn.connect(connect, detach=True), self._copy(txn), body)
+
+    def _copy(self, txn: Transaction) -> Request:
+        path = TargetURI.parse(txn.request.target).path
+        uri = attrs.evolve(self._to, path=self._to.path.rstrip("/") + path if path.startswith("/") else path)
+        headers = end_to_end(txn.request.headers, body=True)
+        headers["Host"] = uri.authority
+        headers["X-Mirror"] = "1"
+        return Request(txn.request.method, str(uri), headers)

@@ -1,0 +1,117 @@
+"""What a client will ask for next is asked for now, so that whatever caches behind the proxy has it ready."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urljoin
+
+import attrs
+import trio
+
+from trio_tsconnect import ConfigError, ConnectOptions, Headers, Plugin, Proxy, Request, Transaction
+from trio_tsconnect._util import public
+from trio_tsconnect.message import TargetURI, split_list
+from trio_tsconnect.plugins._asked import asked_for, is_own
+from trio_tsconnect.plugins._background import Background
+from trio_tsconnect.plugins._options import as_tuple, number
+
+TAG = "prefetch"
+"""The tag of its requests."""
+
+_LINK = re.compile(r"\s*<([^>]*)>(.*)")
+_REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;",]+))', re.IGNORECASE)
+
+
+def _pattern(_instance: Any, attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    try:
+        groups = re.compile(value).groupindex
+    except (re.error, TypeError) as exc:
+        raise ConfigError(f"is no regular expression: {exc}", key=attribute.name) from None
+    if "n" not in groups:
+        raise ConfigError("has no group (?P<n>...), expected one around the number that counts up", key=attribute.name)
+
+
+@public("trio_tsconnect.plugins")
+class Prefetch(Plugin):
+    """Fetches, in the background, what a 200 to a GET announces in `Link: <...>; rel=prefetch`, and the next numbers of a series.
+
+    The requests pass through the proxy as the client's would, under the same remap rules, and only to the host that the client asked. Their
+    answers are read and dropped. Source: Traffic Server's prefetch plugin.
+    """
+
+    @attrs.frozen(kw_only=True)
+    class Options:
+        """What `Prefetch` can be told."""
+
+        rels: tuple[str, ...] = attrs.field(default=("prefetch", "preload", "next"), converter=as_tuple)
+        """The relations (RFC 8288) of links that are followed."""
+        pattern: str | None = attrs.field(default=None, validator=_pattern)
+        """A regular expression for paths of a series, with a group `(?P<n>...)` around the number, such as `/video/(?P<n>[0-9]+)[.]ts`."""
+        ahead: int = attrs.field(default=1, validator=number(least=1, most=100, whole=True))
+        """How many of the series are fetched."""
+        fields: tuple[str, ...] = attrs.field(default=("Accept", "Accept-Encoding", "Accept-Language"), converter=as_tuple)
+        """Fields of the client's request that the others get, too."""
+        concurrency: int = attrs.field(default=16, validator=number(least=1, whole=True))
+        """Requests that are under way at once; what is beyond is not fetched."""
+        timeout: float = attrs.field(default=30.0, validator=number(above=0))
+        """Seconds for one of them."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or self.Options()
+        self._pattern = re.compile(self.options.pattern) if self.options.pattern else None
+        self._background = Background(self.options.concurrency)
+
+    async def run(self, proxy: Proxy) -> None:
+        """Fetch."""
+        await self._background.run()
+
+    async def send_response(self, txn: Transaction) -> None:
+        """See what comes next."""
+        if not txn.has_request or txn.request.method != "GET" or txn.response.status != 200 or is_own(txn, TAG):
+            return
+        uri = asked_for(txn)
+        if uri is None or txn.origin_status is None:
+            return
+        started = [url for url in dict.fromkeys(self._next(uri, txn.response.headers)) if self._start(txn, url) == "started"]
+        if started:
+            txn.log["started"] = started
+
+    def _start(self, txn: Transaction, url: str) -> str:
+        headers = Headers([("Host", TargetURI.parse(url).authority)])
+        for name in self.options.fields:
+            for value in txn.request.headers.get_all(name):
+                headers.add(name, value)
+        connect = ConnectOptions(tag=TAG, internal=True, target=txn.session.target, deadline=trio.current_time() + self.options.timeout)
+        return self._background.start(lambda: txn.connect(connect, detach=True), Request("GET", url, headers), key=url)
+
+    def _next(self, uri: TargetURI, headers: Headers) -> Iterator[str]:
+        yield from self._links(uri, headers)
+        path, question, query = uri.path.partition("?")
+        if self._pattern is not None and (match := self._pattern.fullmatch(path)) is not None and match["n"].isdecimal():
+            digits, start, end = match["n"], match.start("n"), match.end("n")
+            for step in range(1, self.options.ahead + 1):
+                number = str(int(digits) + step).zfill(len(digits))
+                yield str(attrs.evolve(uri, path=path[:start] + number + path[end:] + question + query))
+
+    def _links(self, uri: TargetURI, headers: Headers) -> Iterator[str]:
+        for value in headers.get_all("link"):
+            for member in split_list(value):
+                link = _LINK.match(member)
+                rel = _REL.search(link[2]) if link else None
+                if link is None or rel is None or not set((rel[1] or rel[2]).lower().split()) & set(self.options.rels):
+                    continue
+                try:
+                    target = TargetURI.parse(urljoin(str(uri), link[1]).partition("#")[0])
+                except ValueError:
+                    continue  # a link that is none
+                if place_of(target) == place_of(uri):
+                    yield str(target)
+
+
+def place_of(uri: TargetURI) -> tuple[str, str, int]:
+    """What makes two URIs those of one server."""
+    return uri.scheme, uri.host, uri.port
