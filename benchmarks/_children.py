@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -37,16 +38,16 @@ class Child:
     """Its process."""
 
     def cpu_seconds(self) -> float:
-        """The CPU time that all its threads have used so far. `OSError` on systems that do not tell."""
-        tasks = Path(f"/proc/{self.pid}/task")
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
+        """The CPU time that all its threads have used so far, those that have ended included. `OSError` on systems that do not tell."""
+        # What clock_getcpuclockid(3) makes of a process on Linux; Python has no name for it. (/proc counts in ticks, or forgets dead threads.)
+        return time.clock_gettime(~self.pid << 3 | 2)
 
 
 def tells_cpu_time() -> bool:
     """Whether `Child.cpu_seconds` works here."""
     try:
         return Child(0, os.getpid()).cpu_seconds() > 0
-    except (OSError, ValueError, IndexError):
+    except (OSError, AttributeError, OverflowError):
         return False
 
 

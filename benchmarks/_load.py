@@ -74,7 +74,7 @@ async def proxies(effort: Effort) -> list[Result]:
     """Our proxy against the least that trio and h11 can do, in front of the same origin."""
     name = "proxy over TCP"
     if not tells_cpu_time():
-        return [Absent(name=name, why="the CPU time of another process (/proc)")]
+        return [Absent(name=name, why="the CPU time of another process (Linux)")]
     load = _load_h1 if shutil.which("h2load") else _own_load
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(_origin())
@@ -99,7 +99,7 @@ async def http2(effort: Effort) -> list[Result]:
         (importlib.util.find_spec("h2"), "h2 (from PyPI)"),
         (importlib.util.find_spec("hypercorn"), "hypercorn (from PyPI)"),
         (shutil.which("h2load"), "h2load (Debian: nghttp2-client)"),
-        (tells_cpu_time(), "the CPU time of another process (/proc)"),
+        (tells_cpu_time(), "the CPU time of another process (Linux)"),
     ):
         if not there:
             return [Absent(name=name, why=what)]

@@ -1,6 +1,7 @@
 """A programmable HTTP proxy and gateway engine for trio, to which code in the same process connects with no socket at all."""
 
 from trio_tsconnect._version import __version__ as __version__
+from trio_tsconnect.engine import AccessRule as AccessRule
 from trio_tsconnect.engine import ConfigError as ConfigError
 from trio_tsconnect.engine import ConnectOptions as ConnectOptions
 from trio_tsconnect.engine import ConnectRefused as ConnectRefused

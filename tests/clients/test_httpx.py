@@ -15,7 +15,18 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect import HttpConfig, Plugin, ProxyConfig, RemapRule, Response, Transaction, open_proxy
+from trio_tsconnect import (
+    ConnectOptions,
+    HttpConfig,
+    Plugin,
+    ProxyConfig,
+    RemapRule,
+    Response,
+    Transaction,
+    VirtualConnection,
+    open_proxy,
+    open_virtual_connection_pair,
+)
 from trio_tsconnect.clients import HttpxTransport
 from trio_tsconnect.testing import Answer, OriginRequest
 
@@ -40,6 +51,19 @@ async def echo(request: OriginRequest) -> Answer:
             yield piece
 
     return Answer(200, pieces())
+
+
+class Silent:
+    """An opener at whose other end is the test."""
+
+    def __init__(self) -> None:
+        self.connection, self.far_end = open_virtual_connection_pair()
+
+    def connect(self, options: ConnectOptions) -> VirtualConnection:
+        return self.connection
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
 
 
 async def ended(records) -> tuple[str, str]:
@@ -137,6 +161,26 @@ async def test_requests_of_a_transaction_are_its_children(ts_origin, ts_records,
     assert (child.tag, child.parent, child.depth, parent.tag) == ("auth", parent.transaction, 1, None)
 
 
+async def test_what_is_written_is_one_request_in_absolute_form_for_this_connection_alone() -> None:
+    opener = Silent()
+
+    async def answer() -> None:
+        assert await opener.far_end.receive_some() == (
+            b"POST https://origin.test:8443/a HTTP/1.1\r\nHost: origin.test:8443\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+        )
+        await opener.far_end.send_all(HEAD + b"nine byte")
+        assert await opener.far_end.receive_some() == b""  # closed, and not broken
+
+    transport = HttpxTransport(opener)
+    async with trio.open_nursery() as nursery, httpx.AsyncClient(transport=transport) as client:
+        nursery.start_soon(answer)
+        request = client.build_request("POST", "https://origin.test:8443/a", content=b"abc")
+        for name in ("accept", "accept-encoding", "user-agent"):
+            del request.headers[name]
+        assert (await client.send(request)).text == "nine byte"
+        assert not transport._open
+
+
 # --- streaming both ways -----------------------------------------------------------------------------------------------------------
 
 
@@ -229,8 +273,27 @@ async def test_early_response_ends_the_request_and_closes_its_generator(request,
     ts_origin.reply("/a", refuse)
     response = await client.post("/a", content=endless())
     assert (response.status_code, response.text) == (413, "too much")
-    await wait_all_tasks_blocked()
     assert closed.is_set()
+
+
+@pytest.mark.parametrize("entered", [True, False])
+async def test_request_body_is_not_waited_for_when_there_will_be_no_response(nursery, entered: bool) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await trio.sleep_forever()
+
+    async def close_when_it_has_begun() -> None:
+        while b"abc" not in await opener.far_end.receive_some():
+            pass
+        await wait_all_tasks_blocked()
+        await opener.far_end.aclose()
+
+    opener = Silent()
+    client = client_on(opener)
+    async with client if entered else aclosing(client):
+        nursery.start_soon(close_when_it_has_begun)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post("/a", content=endless())
 
 
 # --- what ends it early ------------------------------------------------------------------------------------------------------------
@@ -311,6 +374,37 @@ async def test_cancelling_the_block_of_a_client_ends_it(ts_proxy, ts_origin, aut
     assert trio.current_time() - begun == 3
 
 
+async def test_cancelling_the_block_of_a_client_ends_requests_that_other_tasks_make_with_it(ts_proxy, ts_origin) -> None:
+    clients: list[httpx.AsyncClient] = []
+    scope = trio.CancelScope()
+
+    async def keep_client() -> None:
+        with scope:
+            async with client_on(ts_proxy) as client:
+                clients.append(client)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True):  # it takes its time: what its senders do has to end without it
+                        await done.wait()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await trio.sleep_forever()
+
+    done = trio.Event()
+    ts_origin.reply("/echo", echo)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_client)
+        await wait_all_tasks_blocked()
+        async with clients[0].stream("POST", "/echo", content=endless()) as response, aclosing(response.aiter_raw()) as chunks:
+            assert await anext(chunks) == b"abc"
+            scope.cancel()
+            with pytest.raises(httpx.ReadError, match="the request was cancelled"):
+                await anext(chunks)
+        done.set()
+
+
 async def test_transport_belongs_to_one_client(ts_proxy) -> None:
     transport = HttpxTransport(ts_proxy)
     async with httpx.AsyncClient(transport=transport, trust_env=False):
@@ -362,6 +456,18 @@ async def test_write_timeout(ts_client, unentered, ts_origin, autojump_clock, wh
     assert trio.current_time() - begun == 2
 
 
+async def test_write_timeout_counts_for_each_piece_of_a_large_body(ts_client, ts_origin, autojump_clock) -> None:
+    async def slow(request: OriginRequest) -> Answer:
+        while await request.receive():  # noqa: ASYNC110 - the pace is what this is about
+            await trio.sleep(0.5)
+        return Answer(200)
+
+    ts_origin.reply("/a", slow)
+    begun = trio.current_time()
+    await ts_client.post("/a", content=b"x" * 1_000_000, timeout=httpx.Timeout(9, write=2))
+    assert trio.current_time() - begun > 4
+
+
 async def test_no_timeout_is_none(ts_client, ts_origin, autojump_clock) -> None:
     async def late(request: OriginRequest) -> Answer:
         await trio.sleep(100)
@@ -383,19 +489,50 @@ async def test_refused_connection_is_a_connect_error(ts_origin) -> None:
     assert caught.value.request.url == "http://origin.test/"
 
 
-async def test_response_that_is_cut_short_is_a_read_error(ts_client, ts_origin) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("said", "end", "error", "words"),
+    [
+        (b"", "closed", httpx.RemoteProtocolError, "the input ended within a head"),
+        (HEAD + b"abc", "closed", httpx.RemoteProtocolError, "the input ended within a body"),
+        (b"SSH-2.0\r\n\r\n", "closed", httpx.RemoteProtocolError, "The response head is malformed"),
+        (b"HTTP/1.1 101 Go\r\nUpgrade: x\r\n\r\n", "closed", httpx.RemoteProtocolError, "The response head is malformed"),
+        (b"", "broken", httpx.ReadError, "the connection was aborted: tired"),
+        (HEAD + b"abc", "broken", httpx.ReadError, "the connection was aborted: tired"),
+    ],
+)
+async def test_response_that_does_not_come_whole_is_an_error_of_httpx(
+    nursery, method: str, said: bytes, end: str, error, words: str
+) -> None:
+    opener = Silent()
+
+    async def say() -> None:
+        await opener.far_end.send_all(said)
+        await wait_all_tasks_blocked()
+        if end == "broken":
+            opener.far_end.abort("tired")
+        await opener.far_end.aclose()
+
+    nursery.start_soon(say)
+    async with client_on(opener) as client:
+        with pytest.raises(error, match=words):
+            await client.request(method, "/a", content=b"x" * 100_000 if method == "POST" else None)
+    assert not opener.connection.statistics().receiving.unread
+
+
+async def test_response_cut_short_by_the_origin_is_not_taken_for_a_whole_one(ts_client, ts_origin) -> None:
     ts_origin.answer("/a", body=b"x" * 100, fault="truncate", after=10)
-    with pytest.raises(httpx.ReadError, match="origin_truncated"):
+    with pytest.raises(httpx.TransportError):
         await ts_client.get("/a")
 
 
-async def test_proxy_that_is_closed_under_a_response_is_a_read_error(ts_origin) -> None:
+async def test_response_cut_short_by_the_end_of_the_proxy_is_not_taken_for_a_whole_one(ts_origin) -> None:
     ts_origin.answer("/a", body=b"x" * 100, fault="stall", after=10)
     config = ProxyConfig(remap=[RemapRule("/", "http://origin.test/")], http=HttpConfig(drain_timeout=0.01))
     async with open_proxy(config, plugins=[ts_origin.plugin()]) as proxy:
         client = client_on(proxy)
         response = await client.send(client.build_request("GET", "/a"), stream=True)
-    with pytest.raises(httpx.ReadError):
+    with pytest.raises(httpx.TransportError):
         await response.aread()
     await client.aclose()
 
@@ -411,6 +548,17 @@ async def test_exception_in_a_request_body_comes_out_as_it_is(ts_client, unenter
     client = {"ts_client": ts_client, "unentered": unentered}[which]
     with pytest.raises(KeyError, match="mine"):
         await client.post("/a", content=broken())
+
+
+async def test_exception_in_a_request_body_comes_out_even_if_the_response_has_begun(unentered, ts_origin) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await wait_all_tasks_blocked()
+        raise KeyError("mine")
+
+    ts_origin.reply("/echo", echo)
+    with pytest.raises(KeyError, match="mine"):
+        await unentered.post("/echo", content=broken())
 
 
 async def test_exception_in_a_request_body_reaches_who_reads_the_response(ts_client, ts_origin) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import trio
 
-LIMIT = 30
+LIMIT = 60
 """Seconds that a process may take before a test fails; a bound against hanging, never waited for."""
 
 COMMAND = (sys.executable, "-m", "trio_tsconnect")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -343,9 +345,10 @@ async def test_an_origin_that_refuses_does_not_exist_or_cannot_be_trusted_is_a_5
         untrusted = listener.socket.getsockname()[1]
 
         async def handshake(stream: trio.SSLStream[trio.SocketStream]) -> None:
-            with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            with suppress(trio.BrokenResourceError):
                 await stream.do_handshake()
                 await stream.receive_some()
+            await trio.aclose_forcefully(stream)
 
         log = MemoryLog()
         async with trio.open_nursery() as nursery:
@@ -390,9 +393,30 @@ def judge(head: bytes) -> None:
 
 PARTS = [
     *(b"GET ", b"POST ", b"/", b"*", b"http://origin.test/", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00"),
-    *(b"Host: origin.test\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n"),
-    *(b"Connection: close\r\n", b"Connection: host\r\n", b"X: y\r\n", b" folded\r\n", b"hello", b"5\r\nhello\r\n", b"0\r\n\r\n", b"\r\n\r\n", GET),
-    *(b"GET / HTTP/1.1\r\nHost: origin.test\r\n", b"POST / HTTP/1.1\r\nHost: origin.test\r\n", b"TE: trailers\r\n", b"Upgrade: websocket\r\n"),
+    *(
+        b"Host: origin.test\r\n",
+        b"Content-Length: 5\r\n",
+        b"Content-Length: 0\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Expect: 100-continue\r\n",
+    ),
+    *(
+        b"Connection: close\r\n",
+        b"Connection: host\r\n",
+        b"X: y\r\n",
+        b" folded\r\n",
+        b"hello",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"\r\n\r\n",
+        GET,
+    ),
+    *(
+        b"GET / HTTP/1.1\r\nHost: origin.test\r\n",
+        b"POST / HTTP/1.1\r\nHost: origin.test\r\n",
+        b"TE: trailers\r\n",
+        b"Upgrade: websocket\r\n",
+    ),
 ]
 
 
@@ -403,7 +427,7 @@ async def feed(data: bytes, cuts: list[int], serve: Serve) -> tuple[bytes, list[
         edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
         with trio.fail_after(100):
             try:
-                for start, end in zip(edges, edges[1:], strict=False):
+                for start, end in itertools.pairwise(edges):
                     if data[start:end]:
                         await wire.send(data[start:end])
                         await trio.testing.wait_all_tasks_blocked()
@@ -423,7 +447,10 @@ def run(data: bytes, cuts: list[int], serve: Serve) -> tuple[bytes, list[Any]]:
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(st.one_of(st.lists(st.sampled_from(PARTS), max_size=14).map(b"".join), st.binary(max_size=100)), st.lists(st.integers(0, 400), max_size=3))
+@given(
+    st.one_of(st.lists(st.sampled_from(PARTS), max_size=14).map(b"".join), st.binary(max_size=100)),
+    st.lists(st.integers(0, 400), max_size=3),
+)
 def test_whatever_bytes_come_as_a_request_it_ends_and_nothing_malformed_is_forwarded(data: bytes, cuts: list[int]) -> None:
     heads: list[bytes] = []
 
@@ -438,7 +465,14 @@ def test_whatever_bytes_come_as_a_request_it_ends_and_nothing_malformed_is_forwa
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(st.one_of(st.lists(st.sampled_from([*PARTS, b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 E\r\n\r\n", b"HTTP/1.0 204 \r\n", OK]), max_size=10).map(b"".join), st.binary(max_size=60)))
+@given(
+    st.one_of(
+        st.lists(st.sampled_from([*PARTS, b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 E\r\n\r\n", b"HTTP/1.0 204 \r\n", OK]), max_size=10).map(
+            b"".join
+        ),
+        st.binary(max_size=60),
+    )
+)
 def test_whatever_bytes_come_as_a_response_it_ends_with_an_answer_or_a_cut(data: bytes) -> None:
     received, ends = run(GET, [], dying(data))
     assert received.startswith(b"HTTP/1.1 ") or ends[0][1] == ("origin", "origin_truncated")
@@ -550,7 +584,7 @@ async def test_an_origin_that_does_not_read_stops_the_client() -> None:
 
         async def upload() -> None:
             nonlocal sent
-            with pytest.raises(trio.ClosedResourceError):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 while True:
                     await wire.send(b"400\r\n" + bytes(0x400) + b"\r\n")
                     sent += 0x400

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
 
 import attrs
 import pytest
@@ -133,14 +133,15 @@ async def test_an_origin_that_takes_no_more_of_a_request_is_a_504(autojump_clock
         async with trio.open_nursery() as nursery:
 
             async def upload() -> None:
-                with pytest.raises(trio.BrokenResourceError):
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     while True:
                         await wire.send(b"1000\r\n" + bytes(0x1000) + b"\r\n")
 
             await wire.send(CHUNKED)
             nursery.start_soon(upload)
             answer = await wire.answer()
-            assert (answer.status, elapsed) == (504, 20)
+            assert answer.status == 504
+            assert elapsed == 20
             assert answer.headers["connection"] == "close"
             assert await wire.rest() == b""
             await wire.stream.aclose()
@@ -156,7 +157,8 @@ async def test_no_first_byte_of_a_response_is_a_504_and_the_client_may_go_on(aut
     async with open_world(serve, origin={"response_timeout": 50}) as world:
         wire, elapsed = world.connect(), Elapsed()
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 50)
+        assert answer.status == 504
+        assert elapsed == 50
         assert how(await world.record()) == ("origin", "origin_response_timeout")
         assert world.origin.open_connections == 0
         assert (await wire.ask()).status == 200
@@ -174,7 +176,8 @@ async def test_the_response_is_due_from_the_end_of_the_request_on(head: bytes, a
             await wire.send(b"0\r\n\r\n")
         elapsed = Elapsed()
         answer = await wire.answer()
-        assert (answer.status, elapsed) == (504, 50)
+        assert answer.status == 504
+        assert elapsed == 50
 
 
 async def test_interim_responses_do_not_put_the_limit_off(autojump_clock: Clock) -> None:
@@ -189,7 +192,8 @@ async def test_interim_responses_do_not_put_the_limit_off(autojump_clock: Clock)
         await wire.send(GET)
         while (answer := await wire.answer()).status == 102:
             pass
-        assert (answer.status, elapsed) == (504, 45)
+        assert answer.status == 504
+        assert elapsed == 45
 
 
 async def test_an_interim_response_while_the_request_body_ends_does_not_lift_the_limit(autojump_clock: Clock) -> None:
@@ -261,7 +265,8 @@ async def test_an_origin_that_cannot_be_connected_to_in_time_is_a_504(autojump_c
         world.origin.delay = 1000
         wire, elapsed = world.connect(), Elapsed()
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 10)
+        assert answer.status == 504
+        assert elapsed == 10
         assert how(await world.record()) == ("origin", "origin_connect_timeout")
 
 
@@ -272,7 +277,8 @@ async def test_a_wait_for_a_connection_that_is_too_long_is_a_503(autojump_clock:
         await trio.testing.wait_all_tasks_blocked()
         elapsed = Elapsed()
         answer = await second.ask()
-        assert (answer.status, elapsed) == (503, 10)
+        assert answer.status == 503
+        assert elapsed == 10
         assert how(await world.record()) == ("proxy", "origin_busy")
         assert world.taken() == (1, 0)
         await first.stream.aclose()
@@ -298,6 +304,20 @@ async def test_a_whole_transaction_has_its_limit(serve: Callable[[Wire], Awaitab
         assert how(await world.record()) == ("proxy", "transaction_timeout")
 
 
+async def test_a_limit_that_is_crossed_once_the_response_is_whole_is_no_failure(autojump_clock: Clock) -> None:
+    async def early(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(OK)
+        await wire.rest()
+
+    async with open_world(early, http={"transaction_timeout": 1, "linger_timeout": 2}) as world:
+        wire, elapsed = world.connect(), Elapsed()
+        assert (await wire.ask(POST)).whole
+        assert await wire.rest() == b""
+        assert elapsed == 1
+        assert how(await world.record()) == ("proxy", "complete")
+
+
 async def test_the_limit_of_a_transaction_counts_for_each_anew(autojump_clock: Clock) -> None:
     async with open_world(http={"transaction_timeout": 30}) as world:
         wire = world.connect()
@@ -311,7 +331,8 @@ async def test_a_rule_may_set_the_limit_of_its_transactions(autojump_clock: Cloc
     async with open_world(silent, remap=(rule,)) as world:
         wire, elapsed = world.connect(target=None), Elapsed()
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 7)
+        assert answer.status == 504
+        assert elapsed == 7
 
 
 async def test_a_plugin_may_set_the_limit_of_a_transaction(autojump_clock: Clock) -> None:
@@ -322,7 +343,8 @@ async def test_a_plugin_may_set_the_limit_of_a_transaction(autojump_clock: Clock
     async with open_world(silent, plugins=[Hasty()]) as world:
         wire, elapsed = world.connect(), Elapsed()
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 3)
+        assert answer.status == 504
+        assert elapsed == 3
 
 
 async def test_a_connection_has_the_deadline_that_its_opener_gave(autojump_clock: Clock) -> None:
@@ -330,7 +352,8 @@ async def test_a_connection_has_the_deadline_that_its_opener_gave(autojump_clock
         elapsed = Elapsed()
         wire = world.connect(deadline=trio.current_time() + 5)
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 5)
+        assert answer.status == 504
+        assert elapsed == 5
         assert how(await world.record()) == ("proxy", "deadline")
 
 
@@ -338,7 +361,8 @@ async def test_a_deadline_that_is_over_leaves_no_time_at_all(autojump_clock: Clo
     async with open_world() as world:
         wire, elapsed = world.connect(deadline=trio.current_time() - 1), Elapsed()
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 0)
+        assert answer.status == 504
+        assert elapsed == 0
         assert how(await world.record()) == ("proxy", "deadline")
 
 
@@ -358,7 +382,8 @@ async def test_a_plugin_that_never_returns_meets_the_limit_of_the_transaction(au
     async with open_world(plugins=[Asleep()], http={"transaction_timeout": 30}) as world:
         wire, elapsed = world.connect(), Elapsed()
         answer = await wire.ask()
-        assert (answer.status, elapsed) == (504, 30)
+        assert answer.status == 504
+        assert elapsed == 30
 
 
 async def test_a_plugin_that_takes_its_time_is_not_mistaken_for_a_slow_party(autojump_clock: Clock) -> None:

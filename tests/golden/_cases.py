@@ -29,6 +29,7 @@ BLAME = {
     "ERR_CLIENT_READ_ERROR": "client",
     "ERR_INVALID_URL": "client or proxy",
     "ERR_LOOP_DETECTED": "client or proxy",
+    "ERR_PROXY_DENIED": "proxy",
     "ERR_CONNECT_FAIL": "origin",
     "ERR_READ_ERROR": "origin",
     "ERR_READ_TIMEOUT": "origin",
@@ -37,13 +38,13 @@ BLAME = {
 """Traffic Server's result code (crc), and by whom our log may say that the transaction ended."""
 
 NOT_COMPARED = {
-    "S_addr_denied": "access rules",
-    "S_addr_getonly": "access rules",
-    "onlyinternal": "access rules",
     "cache_a": "a cache",
     "purge": "a cache",
 }
 """Cases about what this proxy has no counterpart of, and what that is."""
+
+CLIENTS = {"S_addr_denied": "192.0.2.66", "S_addr_getonly": "192.0.2.67"}
+"""Cases about who the client is, and the address that it has; `_drive` has the access rules for them."""
 
 FOUNDATION = (
     *("get", "get_abs", "post_cl", "ka2", "head", "head_then_get", "pipe3", "unkhost", "refused", "nodns", "nohost", "badline", "badver"),
@@ -105,6 +106,8 @@ class Case:
     """The numeric id given to the call."""
     logged_tag: str | None
     """As the log has it, or would have had it."""
+    client: str | None
+    """The address that the client has; None is whatever its connection says."""
     buffer_index: int | None
     """None is the default."""
     buffer_water_mark: int | None
@@ -116,11 +119,15 @@ class Case:
 
     def reference(self, transport: str) -> Outcome:
         """What to compare a transport with: sockets with the network; so too virtual connections, for ours keep alive as sockets do."""
-        if self.network is None or (transport == "virtual" and _ENDS_BY_ITS_CLIENT.intersection(step[0] for step in self.steps)):
+        if self.network is None or (self.name in _ABOUT_BEING_VIRTUAL and transport == "virtual"):
+            return self.virtual
+        if transport == "virtual" and _ENDS_BY_ITS_CLIENT.intersection(step[0] for step in self.steps):
             return self.virtual
         return self.network
 
 
+_ABOUT_BEING_VIRTUAL = frozenset({"onlyinternal"})
+"""Cases in which the two are not to be treated alike."""
 _ENDS_BY_ITS_CLIENT = frozenset({"close", "abort"})
 """Steps that a virtual connection passes on at once, and a socket when it is next written to."""
 
@@ -210,6 +217,7 @@ def _case(name: str, entry: dict[str, Any]) -> Case:
         tag=tags.get(name, options["tag"]),
         id=options["pid"],
         logged_tag={"*": None, "-": None}.get(pitag := log[0]["pitag"] if log else options["tag"], pitag),
+        client=CLIENTS.get(name),
         buffer_index=_option(options.get("idx")),
         buffer_water_mark=_option(options.get("wm")),
         virtual=_outcome(entry["virtual"]),

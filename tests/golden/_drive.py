@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -20,9 +20,20 @@ import trio
 import trustme
 
 import trio_tsconnect
-from trio_tsconnect import ConnectOptions, MemoryLog, Plugin, Proxy, ProxyConfig, RemapRule, VirtualConnection
+from trio_tsconnect import (
+    AccessRule,
+    ClientInfo,
+    ConnectOptions,
+    ConnectRefused,
+    MemoryLog,
+    Plugin,
+    Proxy,
+    ProxyConfig,
+    RemapRule,
+    VirtualConnection,
+)
 
-from ._cases import Answer, Case, Outcome, Row, bodies, split_answers
+from ._cases import CLIENTS, Answer, Case, Outcome, Row, bodies, split_answers
 from ._origin import Received, serve_origin
 
 TRANSPORTS = ("tcp", "tls", "virtual")
@@ -173,11 +184,13 @@ def _tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 def options(case: Case) -> ConnectOptions:
     """The case's options; ValueError where this proxy refuses them."""
-    given: dict[str, int] = {}
+    given: dict[str, Any] = {}
     if case.buffer_index is not None:
         given["buffer_index"] = case.buffer_index
     if case.buffer_water_mark is not None:
         given["buffer_water_mark"] = case.buffer_water_mark
+    if case.client is not None:  # the process speaks for somebody here, and does not hide that it is the process
+        return ConnectOptions(tag=case.tag, id=case.id, client=ClientInfo(address=case.client), internal=True, **given)
     return ConnectOptions(tag=case.tag, id=case.id, **given)
 
 
@@ -247,7 +260,10 @@ async def _play(case: Case, stream: trio.abc.Stream) -> bytes:
     client = _Client(stream)
     async with stream, trio.open_nursery() as nursery:
         if isinstance(stream, trio.SSLStream):
-            await stream.do_handshake()
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError:  # the client was refused before a word was said
+                return b""
         nursery.start_soon(client.read)
         for step in case.steps:
             await client.play(step)
@@ -257,6 +273,11 @@ async def _play(case: Case, stream: trio.abc.Stream) -> bytes:
     return bytes(client.reply)
 
 
+def _serve(case: Case, proxy: Proxy) -> Callable[[trio.abc.Stream], Awaitable[None]]:
+    """A handler of a listener's streams, which tells the proxy who the client is where the case does."""
+    return functools.partial(proxy.serve_stream, client=ClientInfo(address=case.client) if case.client is not None else None)
+
+
 async def _open(case: Case, transport: str, proxy: Proxy, port: int, nursery: trio.Nursery) -> trio.abc.Stream:
     if transport == "virtual":
         return proxy.connect(options(case))
@@ -264,7 +285,7 @@ async def _open(case: Case, transport: str, proxy: Proxy, port: int, nursery: tr
         return await trio.open_tcp_stream("127.0.0.1", port)
     server, client = _tls()
     listener, *_ = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    nursery.start_soon(trio.serve_listeners, proxy.serve_stream, [trio.SSLListener(listener, server, https_compatible=True)])
+    nursery.start_soon(trio.serve_listeners, _serve(case, proxy), [trio.SSLListener(listener, server, https_compatible=True)])
     plain = await trio.open_tcp_stream("127.0.0.1", _port(listener))
     return trio.SSLStream(plain, client, server_hostname="site.test", https_compatible=True)
 
@@ -278,7 +299,15 @@ def _config(world: World, proxy_port: int) -> ProxyConfig:
     }
     # Traffic Server answers a half-closed client, on a socket too; here a listener has to be told so.
     http = attrs.evolve(ProxyConfig().http, half_close="finish")
-    return ProxyConfig(remap=tuple(RemapRule(f"//{host}/", f"http://{target}/") for host, target in targets.items()), http=http)
+    rules = [RemapRule(f"//{host}/", f"http://{target}/") for host, target in targets.items()]
+    only_internal = (AccessRule(action="allow", internal=True), AccessRule(action="deny"))
+    rules.append(RemapRule("//onlyinternal.test/", f"http://{targets['site.test']}/", access=only_internal))
+    access = (
+        AccessRule(action="deny", clients=CLIENTS["S_addr_denied"]),
+        AccessRule(action="allow", clients=CLIENTS["S_addr_getonly"], methods="GET"),
+        AccessRule(action="deny", clients=CLIENTS["S_addr_getonly"]),
+    )
+    return ProxyConfig(remap=rules, access=access, http=http)
 
 
 async def observe(case: Case, transport: str, world: World) -> Observed:
@@ -288,8 +317,13 @@ async def observe(case: Case, transport: str, world: World) -> Observed:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = _port(listeners[0])
     async with trio_tsconnect.open_proxy(_config(world, port), plugins=(recorder,), log=log) as proxy, trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, proxy.serve_stream, listeners)
-        reply = await _play(case, await _open(case, transport, proxy, port, nursery))
+        nursery.start_soon(trio.serve_listeners, _serve(case, proxy), listeners)
+        try:
+            reply = await _play(case, await _open(case, transport, proxy, port, nursery))
+        except ConnectRefused as refused:  # there the call gives a connection that has ended already
+            if refused.reason != "denied":
+                raise
+            reply = b""
         with trio.move_on_after(_PATIENCE):
             await recorder.first_session_closed.wait()
         nursery.cancel_scope.cancel()

@@ -23,6 +23,14 @@ Serve = Callable[["Wire"], Awaitable[None]]
 PATIENCE = 1000.0
 """Seconds of the mock clock after which a test has hung: longer than any limit of the proxy, or several of them."""
 
+def on_mock_clock(main: Callable[..., Awaitable[Any]], *args: Any, clock: trio.abc.Clock | None = None, **options: Any) -> Any:
+    """For `pytest.mark.trio(run=...)`: no wait takes time.
+
+    The clock jumps when nothing has happened for a moment: long enough for a byte to cross the loopback interface.
+    """
+    return trio.run(main, *args, clock=clock or trio.testing.MockClock(autojump_threshold=0.005), **options)
+
+
 DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 
 

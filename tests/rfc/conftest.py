@@ -1,11 +1,12 @@
-"""Every rule is tried over a socket and over a virtual connection, from one parametrisation, and no wait takes time."""
+"""Every rule is tried over a socket and over a virtual connection, from one parametrisation."""
 
 from __future__ import annotations
 
 import pytest
-from trio.testing import MockClock
 
 pytest.register_assert_rewrite("tests.rfc._rig", "tests.rfc._tables")
+
+from tests.rfc._rig import on_mock_clock  # noqa: E402 - only after that
 
 
 @pytest.fixture(params=["tcp", "virtual"])
@@ -14,7 +15,11 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(autouse=True)
-def clock() -> MockClock:
-    """A clock that jumps when nothing has happened for a moment: long enough for a byte to cross the loopback interface."""
-    return MockClock(autojump_threshold=0.005)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # pytest-trio's own mode marks each test with its own way to run; what a module asks for has to come before it.
+    for item in items:
+        for mark in item.iter_markers("trio"):
+            if mark.kwargs.get("run") is on_mock_clock:
+                item.add_marker(pytest.mark.trio(run=on_mock_clock), append=False)
+                break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.rfc._rig import DATE, OK, Cut, Transport, Wire, chunked, get, how, open_rig, post, response
+from tests.rfc._rig import DATE, OK, Cut, Transport, Wire, chunked, get, how, on_mock_clock, open_rig, post, response
 from tests.rfc._tables import (
     BadReply,
     CutReply,
@@ -17,6 +17,8 @@ from tests.rfc._tables import (
     check_relayed,
     table,
 )
+
+pytestmark = pytest.mark.trio(run=on_mock_clock)
 
 HOST = b"Host: site.test\r\n"
 

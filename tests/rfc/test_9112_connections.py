@@ -6,8 +6,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.rfc._rig import DATE, OK, Cut, Origin, Rig, Transport, Wire, chunked, get, how, open_rig, post, response
+from tests.rfc._rig import DATE, OK, Cut, Origin, Rig, Transport, Wire, chunked, get, how, on_mock_clock, open_rig, post, response
 from tests.rfc._tables import Relayed, check_relayed, table
+
+pytestmark = pytest.mark.trio(run=on_mock_clock)
 
 HOST = b"Host: site.test\r\n"
 BIG = 1 << 20

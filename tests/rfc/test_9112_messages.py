@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.rfc._rig import DATE, OK, Transport, get, open_rig, response
+from tests.rfc._rig import DATE, OK, Transport, get, on_mock_clock, open_rig, response
 from tests.rfc._tables import BadReply, Refused, Relayed, check_bad_reply, check_refused, check_relayed, table
+
+pytestmark = pytest.mark.trio(run=on_mock_clock)
 
 LINE = b"GET / HTTP/1.1\r\n"
 HOST = b"Host: site.test\r\n"

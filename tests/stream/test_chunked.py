@@ -125,7 +125,13 @@ def test_any_content_in_any_chunks_in_any_pieces_is_read_as_it_was(chunks: list[
     assert read(data, step) == (b"".join(chunks), b"\r\n", b"")
 
 
-@given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from([b"0", b"1", b"a", b";", b"\r", b"\n", b"\r\n", b" ", b"=", b'"', b":"])).map(b"".join)), st.integers(1, 20))
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(st.sampled_from([b"0", b"1", b"a", b";", b"\r", b"\n", b"\r\n", b" ", b"=", b'"', b":"])).map(b"".join),
+    ),
+    st.integers(1, 20),
+)
 def test_whatever_comes_the_verdict_does_not_depend_on_how_it_comes(data: bytes, step: int) -> None:
     def verdict(step: int | None) -> object:
         try:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_tsconnect import Response, VirtualConnection, open_virtual_connection_pair
 from trio_tsconnect.testing import Answer, ExchangeFailed, OriginRequest, ScriptedOrigin, exchange
@@ -174,7 +175,10 @@ async def test_handler_that_receives_says_continue_and_one_that_refuses_does_not
     async with talking_to(origin) as connection:
         await connection.send_all(head.format("/take").encode())
         assert await connection.receive_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
-        assert (await exchange(connection, "abc")).text == "abc"
+        await connection.send_all(b"a")
+        await wait_all_tasks_blocked()
+        reply = await exchange(connection, "bc")
+        assert (reply.text, reply.interim) == ("abc", ())
         assert (await exchange(connection, head.format("/refuse"))).status == 413
         assert await connection.receive_some() == b""  # what is left of the request cannot be told from another
 

@@ -153,6 +153,7 @@ class HttpExchange:
         while not self._watched and self._http.buffered < _MOST_AHEAD:
             if not await self._http.fill():
                 self.lost()
+                return
         await trio.sleep_forever()
 
     # --------------------------------------------------------------------------------------------------------------------- send

@@ -107,19 +107,14 @@ class Exchange:
     async def read_head(self) -> Response:
         """The final response head."""
         while (response := await self._read(self.http.read_response)).status < 200:
-            if response.status == 101:
-                raise httpx.RemoteProtocolError("the response switches protocols, which was not asked for")
+            pass  # httpx has no place for interim responses
         return response
 
     async def read_body(self) -> bytes:
-        """The next piece of the body; `b""` at its end, and the connection is closed then."""
-        piece = bytes(await self._read(self.http.receive_body))
-        if not piece:
-            await self.aclose()
-        return piece
+        """The next piece of the body; `b""` at its end."""
+        return bytes(await self._read(self.http.receive_body))
 
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
-        self.check()
         now = trio.current_time()
         # As long as the request is being sent, it is the client's own pace that counts.
         self._reading = scope = trio.CancelScope(deadline=now + self._read_timeout if self._sent.is_set() else math.inf)
@@ -129,16 +124,12 @@ class Exchange:
         except (IncompleteMessage, MessageError) as error:
             raise httpx.RemoteProtocolError(str(error)) from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.check()
+            if self._failure is not None:
+                raise self._failure from None
             raise httpx.ReadError(self._ended or str(error)) from error
         finally:
             self._reading = None
         raise httpx.ReadTimeout(f"nothing was received for {self._read_timeout:g} s")
-
-    def check(self) -> None:
-        """Raise what the sender has met."""
-        if self._failure is not None:
-            raise self._failure
 
     # --------------------------------------------------------------------------------------------------------------------- the end
 
@@ -171,11 +162,7 @@ class ResponseStream(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            piece = await self._exchange.read_body()
-        except BaseException:
-            self._exchange.end("the response was given up")
-            raise
+        piece = await self._exchange.read_body()
         if not piece:
             raise StopAsyncIteration
         return piece

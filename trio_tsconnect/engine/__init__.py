@@ -1,5 +1,6 @@
 """The machine: configuration, remap table, transaction states, hooks, origins, transaction, session, proxy."""
 
+from trio_tsconnect.engine._config import AccessRule as AccessRule
 from trio_tsconnect.engine._config import ConfigError as ConfigError
 from trio_tsconnect.engine._config import HttpConfig as HttpConfig
 from trio_tsconnect.engine._config import ListenConfig as ListenConfig

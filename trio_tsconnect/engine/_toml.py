@@ -18,6 +18,7 @@ import attrs
 from trio_tsconnect.engine._checks import ConfigError
 from trio_tsconnect.engine._config import ProxyConfig
 from trio_tsconnect.engine._options import LogConfig, TlsFiles
+from trio_tsconnect.engine._played import load_origin
 from trio_tsconnect.engine._structure import converter_of, first_fault
 
 _SYNTAX = re.compile(r"(?P<problem>.*) \((?:at )?(?P<place>[^()]*)\)", re.DOTALL)
@@ -78,8 +79,17 @@ def _check_files(config: ProxyConfig) -> None:
     _check_authorities(config.origin.ca_file, "origin.ca_file")
     for index, rule in enumerate(config.remap):
         _check_authorities(rule.ca_file, f"remap[{index}].ca_file")
+        if rule.played is not None:
+            _check_played(rule.played, f"remap[{index}].to")
     if config.log is not None and config.log.path is not None:
         _check_log(Path(config.log.path))
+
+
+def _check_played(to: str, key: str) -> None:
+    try:
+        load_origin(to)
+    except ConfigError as exc:
+        raise ConfigError(exc.problem, key=key) from exc.__cause__
 
 
 def _check_tls(tls: TlsFiles, where: str) -> None:

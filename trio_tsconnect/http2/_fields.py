@@ -1,7 +1,7 @@
-"""Field sections (RFC 9113 §8): from a decoded list of fields to a request head of HTTP/1.1, and from a response head to a list of fields.
+"""Field sections (RFC 9113 §8): from a decoded list of fields to a request head of HTTP/1.1.
 
-The law: one pass, here, judges what a client sent; what passes is a request that HTTP/1.1 can carry without a second reading. The engine then
-judges it as it judges everybody's requests.
+The law: one pass, here, judges what a client sent; what passes is a request that HTTP/1.1 can carry and that no field can break in two. The
+engine then judges it as it judges everybody's requests.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from trio_tsconnect import Headers, Request, Response
 from trio_tsconnect.http2._errors import ErrorCode, StreamFault
-from trio_tsconnect.message import CHUNKED_BODY, EMPTY_BODY, FORBIDDEN_IN_TRAILERS, NO_BODY, Body, Framing
+from trio_tsconnect.message import FORBIDDEN_IN_TRAILERS, is_token
 
 Pair = tuple[bytes, bytes]
 
@@ -29,22 +28,26 @@ _DROPPED_IN_RESPONSES = _CONNECTION_SPECIFIC | {b"http2-settings"}
 _LOWER_TCHARS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 # RFC 9113 §8.2.1 forbids NUL, CR and LF; the other controls would not pass HTTP/1.1 behind us (RFC 9110 §5.5).
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
+_VISIBLE = bytes(range(0x21, 0x7F))
+_PROTOCOL_NAME = _LOWER_TCHARS + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ/"
 
 # RFC 6455 §1.3
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(eq=False)
 class RequestHead:
     """A request as HTTP/1.1 has it."""
 
-    request: Request
-    """Its head; the target is in absolute form where scheme and authority are known."""
-    body: Body
-    """How its body is framed over the virtual connection."""
-    declared: int | None
+    method: bytes
+    """Its method over HTTP/1.1."""
+    head: bytes
+    """The head as it goes over the virtual connection; the target is in absolute form where scheme and authority are known."""
+    declared: int | None = None
     """The length that the client declared, None if it did not."""
-    priority: bytes | None
+    chunked: bool = False
+    """Whether its body is chunked over the virtual connection, for want of a length."""
+    priority: bytes | None = None
     """The value of its Priority field (RFC 9218 §5)."""
     tunnel: bool = False
     """Whether bytes follow, not content: CONNECT, extended or not."""
@@ -116,29 +119,18 @@ def _check_values(fields: Sequence[Pair]) -> None:
 
 
 def _make_head(pseudo: dict[bytes, bytes], fields: Sequence[Pair], ended: bool) -> RequestHead:
-    method, authority, protocol = pseudo.get(b":method"), pseudo.get(b":authority"), pseudo.get(b":protocol")
-    if not method:
-        raise ValueError("there is no :method")
-    lines: list[tuple[bytes, bytes, bytes]] = []
-    special: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        if name in _SPECIAL:
-            special.setdefault(name, []).append(value)
-            if name in _CONNECTION_SPECIFIC:
-                raise ValueError(f"the field {name.decode()} is about a connection of HTTP/1.1")
-            if name == b"priority" or (name == b"te" and value.lower() == b"trailers"):
-                lines.append((name, name, value))
-        else:
-            lines.append((name, name, value))
-    te = special.get(b"te")
-    if te and any(value.lower() != b"trailers" for value in te):
-        raise ValueError("TE says something other than trailers")
-    authority = _authority(authority, special.get(b"host"))
+    method, protocol = pseudo.get(b":method"), pseudo.get(b":protocol")
+    if not method or not is_token(method):
+        raise ValueError(":method is not a token")
+    lines, special = _sort_out(fields)
+    authority = _authority(pseudo.get(b":authority"), special.get(b"host"))
     target = _target(pseudo, method, authority, protocol)
-    if cookies := special.get(b"cookie"):
-        lines.append((b"cookie", b"cookie", b"; ".join(cookies)))  # RFC 9113 §8.2.3
+    if target.translate(None, _VISIBLE):
+        raise ValueError("the target has a character that is not visible ASCII")
     if authority is not None:
-        lines.insert(0, (b"Host", b"host", authority))
+        lines.insert(0, (b"host", authority))
+    if b"cookie" in special:
+        lines.append((b"cookie", b"; ".join(special[b"cookie"])))  # RFC 9113 §8.2.3
     priority = b", ".join(special[b"priority"]) if b"priority" in special else None
     if protocol is not None:
         return _extended_connect(target, lines, protocol, priority)
@@ -146,17 +138,35 @@ def _make_head(pseudo: dict[bytes, bytes], fields: Sequence[Pair], ended: bool) 
     if method == b"CONNECT":
         if declared:
             raise ValueError("a CONNECT request has no content")
-        body = NO_BODY
-    else:
-        body = _frame(lines, declared, ended)
-        lines.append((b"Connection", b"connection", b"close"))  # each stream has a virtual connection of its own
-    return RequestHead(
-        request=Request(method.decode("latin-1"), target, Headers.from_parsed(lines)),
-        body=body,
-        declared=declared,
-        priority=priority,
-        tunnel=method == b"CONNECT",
-    )
+        return RequestHead(method, _write(method, target, lines), priority=priority, tunnel=True)
+    if declared is not None:
+        lines.append((b"content-length", b"%d" % declared))
+    elif not ended:
+        lines.append((b"transfer-encoding", b"chunked"))
+    lines.append((b"connection", b"close"))  # each stream has a virtual connection of its own
+    return RequestHead(method, _write(method, target, lines), declared, not ended and declared is None, priority)
+
+
+def _sort_out(fields: Sequence[Pair]) -> tuple[list[Pair], dict[bytes, list[bytes]]]:
+    """Those that go on as they are, and those that are dealt with one by one."""
+    lines: list[Pair] = []
+    special: dict[bytes, list[bytes]] = {}
+    for field in fields:
+        name, value = field
+        if name in _SPECIAL:
+            special.setdefault(name, []).append(value)
+            if name in _CONNECTION_SPECIFIC:
+                raise ValueError(f"the field {name.decode()} is about a connection of HTTP/1.1")
+            if name == b"te" and value.lower() != b"trailers":
+                raise ValueError("TE says something other than trailers")
+            if name != b"te" and name != b"priority":
+                continue
+        lines.append(field)
+    return lines, special
+
+
+def _write(method: bytes, target: bytes, lines: list[Pair]) -> bytes:
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join([b"%b: %b\r\n" % line for line in lines]))
 
 
 def _authority(authority: bytes | None, hosts: list[bytes] | None) -> bytes | None:
@@ -171,13 +181,13 @@ def _authority(authority: bytes | None, hosts: list[bytes] | None) -> bytes | No
     return authority
 
 
-def _target(pseudo: dict[bytes, bytes], method: bytes, authority: bytes | None, protocol: bytes | None) -> str:
+def _target(pseudo: dict[bytes, bytes], method: bytes, authority: bytes | None, protocol: bytes | None) -> bytes:
     scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")
     if method == b"CONNECT" and protocol is None:
         # RFC 9113 §8.5
         if scheme is not None or path is not None or not pseudo.get(b":authority"):
             raise ValueError("a CONNECT request has :authority, and neither :scheme nor :path")
-        return pseudo[b":authority"].decode("latin-1")
+        return pseudo[b":authority"]
     if protocol is not None and (method != b"CONNECT" or not pseudo.get(b":authority")):
         raise ValueError(":protocol is for CONNECT, which has an :authority (RFC 8441)")
     if not scheme or not path:
@@ -186,8 +196,8 @@ def _target(pseudo: dict[bytes, bytes], method: bytes, authority: bytes | None, 
     if path[0] != 0x2F and (path != b"*" or method != b"OPTIONS"):
         raise ValueError(":path does not begin with a slash")
     if authority and path != b"*":
-        return b"".join((scheme, b"://", authority, path)).decode("latin-1")
-    return path.decode("latin-1")
+        return b"".join((scheme, b"://", authority, path))
+    return path
 
 
 def _declared(lengths: list[bytes] | None, ended: bool) -> int | None:
@@ -202,45 +212,27 @@ def _declared(lengths: list[bytes] | None, ended: bool) -> int | None:
     return declared
 
 
-def _frame(lines: list[tuple[bytes, bytes, bytes]], declared: int | None, ended: bool) -> Body:
-    if declared is not None:
-        lines.append((b"content-length", b"content-length", b"%d" % declared))
-        return Body(Framing.LENGTH, declared) if declared else EMPTY_BODY
-    if ended:
-        return NO_BODY
-    lines.append((b"transfer-encoding", b"transfer-encoding", b"chunked"))
-    return CHUNKED_BODY
-
-
-def _extended_connect(target: str, lines: list[tuple[bytes, bytes, bytes]], protocol: bytes, priority: bytes | None) -> RequestHead:
+def _extended_connect(target: bytes, lines: list[Pair], protocol: bytes, priority: bytes | None) -> RequestHead:
     """RFC 8441 §5: what the Upgrade mechanism of HTTP/1.1 would ask."""
-    lines += [(b"Connection", b"connection", b"Upgrade"), (b"Upgrade", b"upgrade", protocol)]
-    if not protocol or protocol.translate(None, _LOWER_TCHARS + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ/"):
+    if not protocol or protocol.translate(None, _PROTOCOL_NAME):
         raise ValueError(":protocol is not the name of a protocol")
+    lines += [(b"connection", b"Upgrade"), (b"upgrade", protocol)]
     key = None
     if protocol.lower() == b"websocket":
         key = base64.b64encode(os.urandom(16))
-        lines.append((b"Sec-WebSocket-Key", b"sec-websocket-key", key))
-    return RequestHead(
-        request=Request("GET", target, Headers.from_parsed(lines)),
-        body=NO_BODY,
-        declared=None,
-        priority=priority,
-        tunnel=True,
-        websocket_key=key,
-    )
+        lines.append((b"sec-websocket-key", key))
+    return RequestHead(b"GET", _write(b"GET", target, lines), priority=priority, tunnel=True, websocket_key=key)
 
 
-def websocket_accepted(head: RequestHead, response: Response) -> bool:
+def websocket_accepted(key: bytes | None, proof: bytes | None) -> bool:
     """Whether whoever switched protocols has read our key (RFC 6455 §4.1); there is nothing to prove for other protocols."""
-    if head.websocket_key is None:
+    if key is None:
         return True
-    digest = hashlib.sha1(head.websocket_key + _WEBSOCKET_GUID, usedforsecurity=False).digest()
-    return response.headers.get("sec-websocket-accept") == base64.b64encode(digest).decode()
+    return proof == base64.b64encode(hashlib.sha1(key + _WEBSOCKET_GUID, usedforsecurity=False).digest())
 
 
-def read_trailers(fields: Sequence[Pair]) -> Headers | None:
-    """Judge a request's trailer section; None when nothing of it may be sent on (RFC 9113 §8.1, RFC 9110 §6.5.1)."""
+def read_trailers(fields: Sequence[Pair]) -> list[Pair]:
+    """Judge a request's trailer section; what of it may be sent on (RFC 9113 §8.1, RFC 9110 §6.5.1)."""
     try:
         pseudo, rest = _split(fields)
         if pseudo:
@@ -250,17 +242,9 @@ def read_trailers(fields: Sequence[Pair]) -> Headers | None:
             raise ValueError("the trailers have a field about a connection of HTTP/1.1")
     except ValueError as error:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, str(error)) from None
-    lines = [(name, name, value) for name, value in rest if name not in FORBIDDEN_IN_TRAILERS]
-    return Headers.from_parsed(lines) if lines else None
+    return [field for field in rest if field[0] not in FORBIDDEN_IN_TRAILERS]
 
 
-def response_fields(response: Response, status: int | None = None) -> list[Pair]:
-    """A response head as HTTP/2 has it: names in lower case, nothing about a connection (RFC 9113 §8.2.2), no reason phrase."""
-    fields = [(b":status", b"%d" % (status or response.status))]
-    fields += [(name, value) for _, name, value in response.headers.fields if name not in _DROPPED_IN_RESPONSES]
-    return fields
-
-
-def trailer_fields(trailers: Headers) -> list[Pair]:
-    """A trailer section as HTTP/2 has it."""
-    return [(name, value) for _, name, value in trailers.fields if name not in _DROPPED_IN_RESPONSES]
+def response_fields(fields: list[Pair]) -> list[Pair]:
+    """A response's fields without those about a connection (RFC 9113 §8.2.2)."""
+    return [field for field in fields if field[0] not in _DROPPED_IN_RESPONSES]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy
+from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy, VirtualConnection
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import Pair, Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
@@ -54,12 +54,11 @@ class Connection:
         self.number = proxy.next_id()
         self.client = attrs.evolve(client, protocol="h2", connection=self.number)
         self.limits = limits
-        self.parser = proxy.config.http.parser
         self.window_size = 128 << limits.buffer_index
         self.streams: dict[int, Stream] = {}
         """Those that are open in HTTP/2."""
         self._stream = stream
-        self._config = proxy.config.http
+        self.config = proxy.config.http
         self._machine = Machine(limits)
         self.window = ConnectionWindow(self._machine, limits)
         self.writer = Writer(self._machine, stream, limits, self._local_ended)
@@ -91,7 +90,7 @@ class Connection:
             if self._broken or self._scope.cancelled_caught:
                 await close_now(self._stream)
             else:
-                await close_gently(self._stream, self._config.linger_timeout)
+                await close_gently(self._stream, self.config.linger_timeout)
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -106,7 +105,7 @@ class Connection:
                 self._stopping = True
                 self._close_streams("client_gone" if self._broken else "front_end_closed")
             if not self._broken:
-                with trio.move_on_after(self._config.linger_timeout):
+                with trio.move_on_after(self.config.linger_timeout):
                     await self.writer.flushed()
             writing.cancel()
 
@@ -165,7 +164,7 @@ class Connection:
     # ------------------------------------------------------------------------------------------------------------- times and ends
 
     def _deadline(self) -> float:
-        config = self._config
+        config = self.config
         until = min(self._receiver.waiting_since + config.header_timeout, self._final_goaway_at)
         if self.streams:
             return min(until, self._checked + config.inactivity_timeout)
@@ -173,7 +172,7 @@ class Connection:
 
     def _look_around(self) -> None:
         """A deadline has passed: see which."""
-        now, config = trio.current_time(), self._config
+        now, config = trio.current_time(), self.config
         if now >= self._receiver.waiting_since + config.header_timeout:
             # RFC 9113 §7 has a code for SETTINGS that do not come, and none for slow heads
             greeted = self._receiver.greeted
@@ -255,12 +254,25 @@ class Connection:
         if priority_update is not None:
             priority = parse_priority(priority_update)
         stream = Stream(self, number, head, pipe, StreamWindow(self._machine, self.limits, number), priority, ended)
+        if ended and not head.tunnel:
+            stream.sent_whole = self._send_now(pipe, head.head)
         self.streams[number] = stream
         self._tasks += 1
         self._nursery.start_soon(stream.run)
         self._requests += 1
-        if self._config.max_requests_per_connection is not None and self._requests >= self._config.max_requests_per_connection:
+        if self.config.max_requests_per_connection is not None and self._requests >= self.config.max_requests_per_connection:
             self.drain()
+
+    @staticmethod
+    def _send_now(pipe: VirtualConnection, data: bytes) -> bool:
+        send_nowait = getattr(pipe, "send_nowait", None)
+        if send_nowait is None:
+            return False
+        try:
+            send_nowait(data)
+        except trio.WouldBlock:
+            return False
+        return True
 
     def _options(self, number: int) -> ConnectOptions:
         client = attrs.evolve(self.client, stream=number)
@@ -307,11 +319,10 @@ class Connection:
 
     def took(self, stream: Stream, content: int, size: int) -> None:
         """The virtual connection of a stream has taken content: the client may send more."""
-        if not stream.closed:
-            self.window.released(content)
-            if not stream.remote_ended:
-                stream.window.taken(size)
-            self.writer.ring()
+        self.window.released(content)
+        if not stream.remote_ended:
+            stream.window.taken(size)
+        self.writer.ring()
 
     def remote_ended(self, stream: Stream) -> None:
         """The client has sent END_STREAM."""
@@ -321,11 +332,8 @@ class Connection:
             self.closed(stream, None)
 
     def _local_ended(self, stream: Stream) -> None:
-        """END_STREAM was written. A response that is complete makes the rest of the request needless (RFC 9113 §8.1)."""
+        """END_STREAM was written."""
         if stream.remote_ended:
-            self.closed(stream, None)
-        elif not stream.head.tunnel:
-            self._reset_number(stream.id, ErrorCode.NO_ERROR)
             self.closed(stream, None)
 
     def reset(self, stream: Stream, code: int, reason: str) -> None:

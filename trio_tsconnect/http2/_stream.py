@@ -1,7 +1,7 @@
 """One stream of a client, which is one virtual connection to the engine.
 
-The law: a stream speaks HTTP/1.1 with the engine, and leaves frames to its connection. What comes from the client is put into it (`take`,
-`end`), what goes to the client is put into its outbox, from which the connection writes when it is the stream's turn.
+The law: a stream speaks HTTP/1.1 with the engine, and leaves frames to its connection. What comes from the client is put into it (`take`), what
+goes to the client it puts into its outbox, from which the connection writes when it is the stream's turn.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_tsconnect import Headers, Response, VirtualConnection
+from trio_tsconnect import VirtualConnection
 from trio_tsconnect.http2._errors import ErrorCode
-from trio_tsconnect.http2._fields import Pair, RequestHead, response_fields, trailer_fields, websocket_accepted
+from trio_tsconnect.http2._exchange import BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, send_quietly
+from trio_tsconnect.http2._fields import Pair, RequestHead, websocket_accepted
 from trio_tsconnect.http2._flow import StreamWindow
 from trio_tsconnect.http2._priority import Priority, parse_priority
-from trio_tsconnect.message import Framing, MessageError
-from trio_tsconnect.stream import HeadLimits, HTTP1Client, IncompleteMessage
 
 if TYPE_CHECKING:
     from trio_tsconnect.http2._frontend import Connection
 
 logger = logging.getLogger("trio_tsconnect.http2")
 
-# What the engine writes has been judged where it came from; these only keep a fault of our own from growing without end.
-_LIMITS = HeadLimits(head=1 << 22, fields=1 << 16)
 _READ_SIZE = 65536
 
 
@@ -52,6 +49,7 @@ class Stream:
 
     __slots__ = (
         "_connection",
+        "_held",
         "_inbox",
         "_news",
         "_room",
@@ -67,13 +65,21 @@ class Stream:
         "priority",
         "received",
         "remote_ended",
+        "sent_whole",
         "trailers",
         "turn",
         "window",
     )
 
     def __init__(
-        self, connection: Connection, id: int, head: RequestHead, pipe: VirtualConnection, window: StreamWindow, priority: Priority, ended: bool
+        self,
+        connection: Connection,
+        id: int,
+        head: RequestHead,
+        pipe: VirtualConnection,
+        window: StreamWindow,
+        priority: Priority,
+        ended: bool,
     ) -> None:
         self._connection = connection
         self.id = id
@@ -92,13 +98,16 @@ class Stream:
         """Whether the head of a response was put into the outbox."""
         self.closed = False
         """Whether both have, or one has reset it."""
+        self.sent_whole = False
+        """Whether the virtual connection has taken the whole request already."""
         self.received = 0
         """Bytes of content that came."""
-        self.trailers: Headers | None = None
+        self.trailers: list[Pair] | None = None
         """The trailers of the request."""
         self.moved = 0.0
         """When a byte of its outbox was written last, or its outbox was empty."""
         self._inbox: deque[tuple[bytes, int]] = deque()
+        self._held = 0
         self._news: trio.Event | None = None
         self._room: trio.Event | None = None
 
@@ -107,6 +116,7 @@ class Stream:
     def take(self, data: bytes, size: int) -> None:
         """Content came; `size` counts its padding too."""
         self.received += len(data)
+        self._held += len(data)
         self._inbox.append((data, size))
         self.wake()
 
@@ -125,7 +135,7 @@ class Stream:
     def close(self, reason: str | None) -> int:
         """It is over in HTTP/2. With a reason the transaction is broken off, else it may come to its end. How many bytes it still held."""
         self.closed = True
-        held = sum([len(data) for data, _ in self._inbox])
+        held, self._held = self._held, 0
         self._inbox.clear()
         if reason is not None:
             self.pipe.abort(reason)
@@ -139,9 +149,11 @@ class Stream:
 
     async def run(self) -> None:
         """Ask the engine, and relay what it answers. Never raises but for a cancellation."""
+        complete = False
         try:
             await self._exchange()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, IncompleteMessage, MessageError):
+            complete = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError, BrokenOff):
             # the response cannot be completed, or will not begin: the client must be able to tell (RFC 9113 §8.1)
             code = ErrorCode.CONNECT_ERROR if self.head.tunnel and self.began else ErrorCode.INTERNAL_ERROR
             self._connection.reset(self, code, "broken_off")
@@ -149,72 +161,89 @@ class Stream:
             logger.exception("stream %d failed inside the front end", self.id)
             self._connection.reset(self, ErrorCode.INTERNAL_ERROR, "front_end_failed")
         finally:
-            self.pipe.abort("front_end_closed")
+            # after a whole exchange the session closes the connection, as it was asked to: its transaction may still have hooks to run
+            if not complete:
+                self.pipe.abort("front_end_closed")
             self._connection.task_ended()
 
     async def _exchange(self) -> None:
-        http, head = HTTP1Client(self.pipe, limits=_LIMITS, parser=self._connection.parser), self.head
-        http.queue_request(head.request, head.body, upgrade=head.tunnel)
-        if head.tunnel:
-            await self._drain(http)
-            await self._tunnel_or_refusal(http)
-        elif self.remote_ended and http.queued + self.received <= self._connection.window_size:
+        head, exchange = self.head, Exchange(self.pipe, self.head.method)
+        if self.sent_whole:
+            await self._relay(exchange)
+        elif head.tunnel:
+            await send_quietly(self.pipe, head.head)
+            await self._tunnel_or_refusal(exchange)
+        elif self.remote_ended and len(head.head) + self.received < self._connection.window_size // 2:
             # all of it is here, and one write cannot block: this task can do without another
-            size = self._queue_inbox(http)
-            http.queue_end(self.trailers)
-            await self._drain(http)
-            self._took(size)
-            await self._relay(http)
+            data, content, flow = self._take_inbox(head.head)
+            await send_quietly(self.pipe, data)
+            self._took(content, flow)
+            await self._relay(exchange)
         else:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump, http)
+                nursery.start_soon(self._pump)
                 try:
-                    await self._relay(http)
+                    await self._relay(exchange)
                 finally:
                     nursery.cancel_scope.cancel()
             await self.pipe.send_eof()
-        while await self.pipe.receive_some():
-            pass  # the session ends when its transaction has come to its end, hooks and record included
+            await self._linger()
 
     # ------------------------------------------------------------------------------------------------------------------ the request
 
-    async def _drain(self, http: HTTP1Client) -> None:
-        try:
-            await http.drain()
-        except trio.BrokenResourceError:
-            pass  # an engine that has read enough to refuse has answered: the response, or its absence, tells
-
-    def _queue_inbox(self, http: HTTP1Client) -> tuple[int, int]:
-        """Move what came into the queue: how many bytes of content that was, and how many of the window."""
-        content = flow = 0
-        inbox = self._inbox
+    def _take_inbox(self, begin: bytes = b"") -> tuple[bytes, int, int]:
+        """What came, framed for HTTP/1.1: the bytes, how many of them are content, and how many were taken of the window."""
+        inbox, flow = self._inbox, 0
+        pieces = []
         while inbox:
             data, size = inbox.popleft()
-            http.queue_body(data)
-            content += len(data)
+            pieces.append(data)
             flow += size
-        return content, flow
+        content = b"".join(pieces)
+        data = content
+        if self.head.chunked:
+            data = frame_chunk(content) if content else b""
+            if self.remote_ended:
+                data += frame_end(self.trailers)
+        return begin + data if begin else data, len(content), flow
 
-    def _took(self, size: tuple[int, int]) -> None:
-        content, flow = size
-        if flow:
+    def _took(self, content: int, flow: int) -> None:
+        if flow and not self.closed:
+            self._held -= content
             self._connection.took(self, content, flow)
 
-    async def _pump(self, http: HTTP1Client) -> None:
+    async def _pump(self) -> None:
         """Stream the request body into the virtual connection. An engine that does not want it has its reasons: its response tells."""
+        begin = self.head.head
         try:
             while not self.closed:
-                size = self._queue_inbox(http)
-                ended = self.remote_ended
-                if ended:
-                    http.queue_end(self.trailers)
-                await http.drain()
-                self._took(size)
+                data, content, flow = self._take_inbox(begin)
+                ended, begin = self.remote_ended, b""
+                if data:
+                    await self.pipe.send_all(data)
+                self._took(content, flow)
                 if ended:
                     return
                 await self._wait_for_news()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+
+    async def _linger(self) -> None:
+        """The response is complete and the request is not: drop what comes of it, within bounds, then ask for no more (RFC 9113 §8.1).
+
+        A RST_STREAM that comes together with the response makes some clients lose the response.
+        """
+        while not self.local_ended and not self.closed:
+            self._room = trio.Event()
+            await self._room.wait()
+        left = self._connection.config.drain_body
+        with trio.move_on_after(self._connection.config.linger_timeout):
+            while left >= 0 and not self.remote_ended and not self.closed:
+                _, content, flow = self._take_inbox()
+                left -= content
+                self._took(content, flow)
+                await self._wait_for_news()
+        self._connection.reset(self, ErrorCode.NO_ERROR, "front_end_closed")
 
     async def _wait_for_news(self) -> None:
         if not self._inbox and not self.remote_ended and not self.closed:
@@ -223,51 +252,47 @@ class Stream:
 
     # ----------------------------------------------------------------------------------------------------------------- the response
 
-    async def _read_head(self, http: HTTP1Client) -> Response:
+    async def _read_head(self, exchange: Exchange) -> ResponseHead:
         """The final response head; interim ones go out on the way (RFC 9113 §8.1)."""
         while True:
-            response = await http.read_response()
-            if response.status >= 200 or response.status == 101:
-                return response
-            self._put_head(response_fields(response), last=False)
+            head = await exchange.read_head()
+            if head.status >= 200 or head.status == 101:
+                return head
+            self._put_head(head.fields, last=False)
 
-    async def _relay(self, http: HTTP1Client) -> None:
-        response = await self._read_head(http)
-        if response.status == 101:
-            raise IncompleteMessage("a switch of protocols that nobody asked for")
-        await self._relay_final(http, response)
+    async def _relay(self, exchange: Exchange) -> None:
+        head = await self._read_head(exchange)
+        if head.status == 101:
+            raise BrokenOff("a switch of protocols that nobody asked for")
+        await self._relay_final(exchange, head)
 
-    async def _relay_final(self, http: HTTP1Client, response: Response) -> None:
-        if (wanted := response.headers.get(b"priority")) is not None:
-            self.priority = parse_priority(wanted.encode("latin-1"), self.priority)  # RFC 9218 §8
-        self._put_head(response_fields(response), last=http.body_complete)
-        if http.body_complete:
+    async def _relay_final(self, exchange: Exchange, head: ResponseHead) -> None:
+        if head.priority is not None:
+            self.priority = parse_priority(head.priority, self.priority)  # RFC 9218 §8
+        self._put_head(head.fields, last=exchange.is_complete())
+        if exchange.is_complete():
             return
         while True:
-            piece = http.body_piece()
-            if piece:
-                self._put_data(piece)
-            elif piece is not None:
+            if piece := exchange.next_piece():
+                self.outbox.data += piece
+            if exchange.is_complete():
                 break
+            if piece:
+                self._connection.ready(self)
             else:
                 await self._wait_for_room()
-                if not await http.fill() and http.body.framing is not Framing.CLOSE:
-                    raise IncompleteMessage("the input ended within a body")
-        self._put_end(http.trailers)
+                if not await exchange.fill():
+                    exchange.input_ended()
+        self._put_end(exchange.trailers)
 
     def _put_head(self, fields: list[Pair], *, last: bool) -> None:
         self.began = True
         self.outbox.heads.append((fields, last))
         self._connection.ready(self)
 
-    def _put_data(self, data: bytes | bytearray) -> None:
-        self.outbox.data += data
-        self._connection.ready(self)
-
-    def _put_end(self, trailers: Headers | None = None) -> None:
+    def _put_end(self, trailers: list[Pair] | None = None) -> None:
         self.outbox.ending = True
-        if trailers:
-            self.outbox.trailers = trailer_fields(trailers)
+        self.outbox.trailers = trailers
         self._connection.ready(self)
 
     async def _wait_for_room(self) -> None:
@@ -278,21 +303,24 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------------------------------ the tunnel
 
-    async def _tunnel_or_refusal(self, http: HTTP1Client) -> None:
+    async def _tunnel_or_refusal(self, exchange: Exchange) -> None:
         """CONNECT (RFC 9113 §8.5) and extended CONNECT (RFC 8441): bytes both ways once it was agreed to, a plain response otherwise."""
-        response = await self._read_head(http)
-        switched = response.status == 101
-        if switched and not websocket_accepted(self.head, response):
-            raise IncompleteMessage("whoever switched protocols has not read our key")
-        if not switched and not (self.head.request.method == "CONNECT" and response.status < 300):
-            await self._relay_final(http, response)
+        head = await self._read_head(exchange)
+        switched = head.status == 101
+        if switched and not websocket_accepted(self.head.websocket_key, head.proof):
+            raise BrokenOff("whoever switched protocols has not read our key")
+        if not switched and not (self.head.method == b"CONNECT" and head.status < 300):
+            self.head.tunnel = False
+            await self._relay_final(exchange, head)
             await self.pipe.send_eof()
+            await self._linger()
             return
-        response.headers.remove((b"sec-websocket-accept",))
-        self._put_head(response_fields(response, 200 if switched else response.status), last=False)
+        status = b"200" if switched else b"%d" % head.status
+        fields = [(b":status", status), *[field for field in head.fields[1:] if field[0] != b"sec-websocket-accept"]]
+        self._put_head(fields, last=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._carry_up)
-            await self._carry_down(http.take_buffer())
+            await self._carry_down(exchange.take_rest())
 
     async def _carry_up(self) -> None:
         try:
@@ -300,7 +328,7 @@ class Stream:
                 while self._inbox:
                     data, size = self._inbox.popleft()
                     await self.pipe.send_all(data)
-                    self._took((len(data), size))
+                    self._took(len(data), size)
                 if self.remote_ended:
                     await self.pipe.send_eof()
                     return
@@ -311,7 +339,8 @@ class Stream:
     async def _carry_down(self, data: bytes) -> None:
         while True:
             if data:
-                self._put_data(data)
+                self.outbox.data += data
+                self._connection.ready(self)
                 await self._wait_for_room()
             data = await self.pipe.receive_some(_READ_SIZE)
             if not data:

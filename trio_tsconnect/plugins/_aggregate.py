@@ -31,6 +31,7 @@ def _source_url(_instance: Any, attribute: Any, value: Any) -> None:
 
 
 @public("trio_tsconnect.plugins")
+@attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class Source:
     """One of the places that an aggregate asks."""

@@ -39,6 +39,7 @@ def _statuses(_instance: Any, attribute: Any, value: Any) -> None:
 
 
 @public("trio_tsconnect.plugins")
+@attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class HeaderRule:
     """What is done to the fields of messages that meet all conditions; a condition that is left out is met by all.

@@ -11,7 +11,7 @@ from trio_tsconnect.message import TargetURI
 Validator = Callable[[Any, Any, Any], None]
 
 _NOT_TO_BE_WRITTEN = frozenset(
-    "connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade expect".split(),
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"],
 )
 
 

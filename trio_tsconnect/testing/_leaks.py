@@ -22,7 +22,6 @@ async def find_leaks(proxy: Proxy) -> str:
 
     What is on its way through the operating system may take half a second to end.
     """
-    await trio.testing.wait_all_tasks_blocked()
     for _ in range(_ROUNDS):
         if not _busy(proxy):
             return ""
