@@ -32,7 +32,9 @@ async def test_application_runs_on_an_asyncio_loop_that_ends_with_the_origin() -
     async with serving(app, loop="asyncio") as connect:
         client = connect()
         for _ in range(2):
-            reply = await exchange(client, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+            reply = await exchange(
+                client, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+            )
             assert reply.body == b"onetwo!"
         assert len(loop_threads()) == 1
     # a thread of trio's goes back to a cache, where it is known by no name of ours

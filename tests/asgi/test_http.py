@@ -29,7 +29,9 @@ async def test_scope_says_what_came() -> None:
     async with serving(app, root_path="/mount") as connect:
         await exchange(connect(), request)
     (scope,) = scopes
-    assert {name: scope[name] for name in ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")} == {
+    assert {
+        name: scope[name] for name in ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
+    } == {
         "type": "http",
         "http_version": "1.1",
         "method": "GET",
@@ -295,12 +297,18 @@ async def test_application_that_fails_within_its_response_is_cut_off() -> None:
         ([{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1, 2")]}], ValueError, "Content-Length"),
         ([{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": "text"}], TypeError, "is bytes, not str"),
         (
-            [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}, {"type": "http.response.body", "body": b"123"}],
+            [
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]},
+                {"type": "http.response.body", "body": b"123"},
+            ],
             RuntimeError,
             "longer than its Content-Length",
         ),
         (
-            [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}, {"type": "http.response.body", "body": b"1"}],
+            [
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]},
+                {"type": "http.response.body", "body": b"1"},
+            ],
             RuntimeError,
             "shorter than its Content-Length",
         ),
@@ -434,7 +442,9 @@ async def test_application_that_does_not_care_is_cancelled_after_its_grace(autoj
         assert ended == gone + 3
 
 
-async def test_application_may_finish_its_work_within_its_grace(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_application_may_finish_its_work_within_its_grace(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.ERROR)
     finished = False
 

@@ -531,3 +531,10 @@ async def test_repr_tells_what_there_is() -> None:
         stream = proxy.connect()
         assert repr(proxy) == "<Proxy open, 1 sessions>"
         await stream.aclose()
+
+
+async def test_a_connection_opened_just_before_the_end_does_not_hold_the_drain(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_proxy() as proxy:
+        connection = proxy.connect()
+    assert trio.current_time() == 0
+    await connection.aclose()

@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from trio_tsconnect import ClientInfo, ConnectOptions, LogRecord, MemoryLog, Plugin, Proxy, ProxyConfig, RemapRule, open_proxy
+from trio_tsconnect import ClientInfo, ConnectOptions, LogRecord, MemoryLog, Plugin, Proxy, ProxyConfig, RemapRule, Transaction, open_proxy
+from trio_tsconnect.message import TargetURI
 from trio_tsconnect.testing import Growing, Reply, ScriptedOrigin, exchange
 
 CLIENT = ClientInfo(address=("192.0.2.1", 5000))
@@ -39,6 +40,18 @@ class Kit:
         return record
 
 
+@attrs.define(eq=False)
+class Origins(Plugin):
+    """Plays every origin, where no other plugin does."""
+
+    scripted: dict[str, ScriptedOrigin]
+
+    async def post_remap(self, txn: Transaction) -> None:
+        origin = self.scripted.get(TargetURI.parse(txn.request.target).host)
+        if origin is not None and txn.intercept_origin is None:
+            txn.intercept(origin.serve)
+
+
 @asynccontextmanager
 async def open_kit(
     *plugins: Plugin, origins: Sequence[str] = ("site.test",), remap: Sequence[RemapRule] | None = None, **config: Any
@@ -49,9 +62,7 @@ async def open_kit(
     log.records = records
     scripted = {host: ScriptedOrigin(host) for host in origins}
     rules = [RemapRule(f"//{host}/", f"http://{host}/") for host in origins] if remap is None else remap
-    async with open_proxy(
-        ProxyConfig(remap=rules, **config), plugins=[*plugins, *(origin.plugin() for origin in scripted.values())], log=log
-    ) as proxy:
+    async with open_proxy(ProxyConfig(remap=rules, **config), plugins=[*plugins, Origins(scripted)], log=log) as proxy:
         yield Kit(proxy, scripted, records)
     for origin in scripted.values():
         origin.check()

@@ -114,7 +114,7 @@ async def test_a_rule_for_any_host_does_not_catch_the_question(autojump_clock: C
         kit.origins["auth.test"].answer("/check")
         kit.origins["site.test"].answer("/")
         assert (await kit.ask("GET /")).status == 200
-    assert kit.record("auth_request").origin_url == "http://auth.test:81/check?x=1"
+        assert len(kit.origins["auth.test"].requests) == 1
 
 
 async def test_a_rule_for_the_services_host_says_where_it_is(autojump_clock: Clock) -> None:
@@ -140,7 +140,8 @@ async def test_a_client_that_leaves_takes_the_question_with_it(autojump_clock: C
         await kit.origins["auth.test"].requests.wait(1)
         await stream.aclose()
         await kit.records.wait(2)
-        assert kit.record("auth_request").ended.why in ("parent_ended", "client_gone")
+        await wait_all_tasks_blocked()
+        assert kit.origins["auth.test"].open_connections == 0
         assert kit.proxy.statistics().sessions == 0
 
 
@@ -233,11 +234,11 @@ async def test_other_paths_and_methods_are_not_taken_over(autojump_clock: Clock)
 
 
 async def test_an_aggregate_may_belong_to_one_remap_rule(autojump_clock: Clock) -> None:
-    rules = [RemapRule("/", "http://site.test/", plugins=[aggregate(("a", "/a"), ("other", "http://other.test/b"))])]
-    async with open_kit(origins=("site.test", "other.test"), remap=rules) as kit:
-        kit.origins["site.test"].answer("/a", body="here")
-        kit.origins["other.test"].answer("/b", body="there")
-        assert [part["body"] for part in (await kit.ask("GET /all")).json()] == ["here", "there"]
+    rules = [RemapRule("/", "http://site.test/", plugins=[aggregate(("a", "/a"), ("b", "/b"))])]
+    async with open_kit(remap=rules) as kit:
+        kit.origins["site.test"].answer("/a", body="one")
+        kit.origins["site.test"].answer("/b", body="two")
+        assert [part["body"] for part in (await kit.ask("GET /all")).json()] == ["one", "two"]
 
 
 # --- mirror -----------------------------------------------------------------------------------------------------------------------
@@ -452,7 +453,7 @@ async def test_only_what_is_asked_for_makes_it_fetch(autojump_clock: Clock) -> N
         (lambda: mirror(concurrency=0), "concurrency: must be a whole number, 1 or more, got 0"),
         (lambda: Prefetch.Options(pattern="("), "pattern: is no regular expression: "),
         (lambda: Prefetch.Options(pattern="/a"), "pattern: has no group (?P<n>...), expected one around the number that counts up"),
-        (lambda: BackgroundFetch.Options(after="never"), "after: must be \"range\" or \"abort\", got 'never'"),
+        (lambda: BackgroundFetch.Options(after="never"), "after[0]: must be \"range\" or \"abort\", got 'never'"),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_be_meant_is_refused_by_its_name(make: Any, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect import Response, VirtualConnection, open_virtual_connection_pair
+from trio_tsconnect import Response, VirtualConnection, open_virtual_connection_pair, testing
 from trio_tsconnect.testing import Answer, ExchangeFailed, OriginRequest, ScriptedOrigin, exchange
 
 GET = "GET {} HTTP/1.1\r\nHost: origin.test\r\n\r\n"
@@ -293,3 +294,7 @@ async def test_origin_that_gives_no_response_is_a_502_in_client_and_log(
     assert (await ts_client.get("/")).status_code == status
     [record] = await ts_records.wait()
     assert (record.status, record.ended.by, record.ended.why) == (status, *ended)
+
+
+def test_examples_in_docstrings_run() -> None:
+    assert doctest.testmod(testing, optionflags=doctest.ELLIPSIS) == (0, 3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 from wsproto import ConnectionType, WSConnection
@@ -56,6 +57,8 @@ class WebSocketExchange:
         self._call_scope = trio.CancelScope()
         self._ended = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._parts: list[Any] = []  # of the message that is coming in: all str, or all bytes
+        self._size = 0
         self._put, self._messages = trio.open_memory_channel[Message](1)
 
     def at_once(self) -> Message | None:
@@ -124,43 +127,43 @@ class WebSocketExchange:
 
     async def _read(self) -> None:
         """Read frames until there will be no more."""
-        parts: list[str] | list[bytes] = []
-        size = 0
         data = self._http.take_buffer()
         try:
             while True:
                 if data:
                     self._ws.receive_data(data)
                     for event in self._ws.events():
-                        match event:
-                            case TextMessage() | BytesMessage():
-                                size += len(event.data)
-                                if size > _LARGEST:
-                                    await self._write(CloseConnection(code=1009, reason="the message is too large"))
-                                    self._end(1009, "")
-                                    return
-                                parts.append(event.data)  # type: ignore[arg-type]  # of one kind throughout a message
-                                if event.message_finished:
-                                    await self._deliver(_message(parts))
-                                    parts, size = [], 0
-                            case Ping():
-                                await self._write(event.response())
-                            case CloseConnection():
-                                if self._ws.state is ConnectionState.REMOTE_CLOSING:
-                                    await self._write(event.response())
-                                self._end(int(event.code), event.reason or "")
-                                return
+                        await self._take(event)
+                        if self.gone:
+                            return
                 data = bytes(await self._stream.receive_some(_READ_SIZE))
                 if not data:
-                    break
-        except RemoteProtocolError as exc:
-            if isinstance(exc.event_hint, CloseConnection):
-                await self._write(exc.event_hint)
-                self._end(int(exc.event_hint.code), "")
-        except _LOST:
+                    return
+        except (*_LOST, RemoteProtocolError):
             pass
         finally:
             self._end(_ABNORMAL, "")
+
+    async def _take(self, event: Event) -> None:
+        match event:
+            case TextMessage() | BytesMessage():
+                self._size += len(event.data)
+                self._parts.append(event.data)
+                if self._size > _LARGEST:
+                    await self._write(CloseConnection(code=1009, reason="the message is too large"))
+                    self._end(1009, "")
+                elif event.message_finished:
+                    message = _message(self._parts)
+                    self._parts, self._size = [], 0
+                    await self._deliver(message)
+            case Ping():
+                await self._write(event.response())
+            case CloseConnection():
+                if self._ws.state is ConnectionState.REMOTE_CLOSING:
+                    await self._write(event.response())
+                elif self._ws.state is ConnectionState.OPEN:  # wsproto's own verdict on a frame that is not sound
+                    await self._write(event)
+                self._end(int(event.code), event.reason or "")
 
     async def _deliver(self, message: Message) -> None:
         try:
@@ -245,8 +248,8 @@ class WebSocketExchange:
             await self._ended.wait()
 
 
-def _message(parts: list[str] | list[bytes]) -> Message:
-    # the kind that it is not is absent, not None: some frameworks ask by `in`, and the specification allows both
+def _message(parts: list[Any]) -> Message:
+    # the kind that it is not is absent: the specification allows that, and some frameworks ask by `in`
     if isinstance(parts[0], str):
-        return {"type": "websocket.receive", "text": "".join(str(part) for part in parts)}
-    return {"type": "websocket.receive", "bytes": b"".join(bytes(part) for part in parts)}
+        return {"type": "websocket.receive", "text": "".join(parts)}
+    return {"type": "websocket.receive", "bytes": b"".join(parts)}

@@ -107,7 +107,8 @@ class Exchange:
     async def read_head(self) -> Response:
         """The final response head."""
         while (response := await self._read(self.http.read_response)).status < 200:
-            pass  # httpx has no place for interim responses
+            if response.status == 101:  # what follows it is no HTTP; httpx has no place for the other interim responses
+                raise httpx.RemoteProtocolError("the response switches protocols, which was not asked for")
         return response
 
     async def read_body(self) -> bytes:
@@ -124,11 +125,12 @@ class Exchange:
         except (IncompleteMessage, MessageError) as error:
             raise httpx.RemoteProtocolError(str(error)) from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            if self._failure is not None:
-                raise self._failure from None
-            raise httpx.ReadError(self._ended or str(error)) from error
+            if self._failure is None:
+                raise httpx.ReadError(self._ended or str(error)) from error
         finally:
             self._reading = None
+        if self._failure is not None:
+            raise self._failure
         raise httpx.ReadTimeout(f"nothing was received for {self._read_timeout:g} s")
 
     # --------------------------------------------------------------------------------------------------------------------- the end

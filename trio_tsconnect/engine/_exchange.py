@@ -77,7 +77,7 @@ async def connect_tunnel(txn: Transaction, connection: OriginConnection) -> None
 async def _send_head(txn: Transaction, http: HTTP1Client) -> bool:
     """Write the head, and what has come of the body, in one piece; whether that was all."""
     body = frame_for_origin(txn)
-    http.queue_request(txn.request, body, target=_line_target(txn), upgrade=txn.upgrade is not None)
+    http.queue_request(txn.request, body, target=_line_target(txn))
     complete = _queue_what_is_there(txn, http)
     txn.watch.arm(Failure.ORIGIN_INACTIVITY, txn.config.inactivity_timeout)
     try:

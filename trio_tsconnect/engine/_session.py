@@ -20,7 +20,7 @@ from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._gone import InputWatch
 from trio_tsconnect.engine._plugin import plugin_name
 from trio_tsconnect.message import Failure
-from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, close_now, describe_client, watch_peer
+from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, close_now, describe_client, has_input, watch_peer
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._connect import ConnectOptions
@@ -76,6 +76,7 @@ class Session:
         self._cancelled = False
         self._gone: str | None = None
         self._started = False
+        self._born_draining = proxy.draining
         self._idling = False
 
     @property
@@ -150,7 +151,7 @@ class Session:
     async def _next_request(self) -> bool:
         if self.http.skip_empty_lines():
             return True  # pipelined: the next request is here already
-        if self.proxy.draining and self.requests:
+        if self.proxy.draining and (self.requests or self._is_late()):
             return False
         # the nursery's own scope is the clock: when it fires there is nothing else in it to be cancelled
         assert self.nursery is not None
@@ -161,6 +162,10 @@ class Session:
         self._idling = False
         scope.deadline = math.inf
         return more
+
+    def _is_late(self) -> bool:
+        """Whether the proxy began to drain before this session could wait for its first request, and none has come."""
+        return self.parent is None and not self._born_draining and not has_input(self.stream)
 
     async def _start(self) -> None:
         self._started = True

@@ -76,7 +76,7 @@ class Aggregate(Plugin):
 
         path: str = attrs.field(validator=path)
         """The path that is answered; no remap rule is needed for it."""
-        sources: tuple[Source, ...] = attrs.field(converter=tuple)
+        sources: tuple[Source, ...] = attrs.field(converter=as_tuple)
         """What is asked."""
         format: Literal["json", "multipart"] = attrs.field(default="json", validator=one_of("json", "multipart"))
         """How the answers are put together."""
@@ -102,7 +102,7 @@ class Aggregate(Plugin):
         """The same, where the plugin is one of a remap rule."""
         if is_own(txn, TAG):
             keep_target(txn)
-        elif txn.intercept_origin is None:
+        else:
             self._take_over(txn)
 
     def _take_over(self, txn: Transaction) -> None:

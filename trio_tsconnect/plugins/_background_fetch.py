@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import trio
@@ -12,7 +12,7 @@ from trio_tsconnect import ConnectOptions, Plugin, Proxy, Request, Transaction
 from trio_tsconnect._util import public
 from trio_tsconnect.plugins._asked import asked_for, end_to_end, is_own
 from trio_tsconnect.plugins._background import Background, Connect
-from trio_tsconnect.plugins._options import as_tuple, number
+from trio_tsconnect.plugins._options import as_tuple, number, refuse
 
 TAG = "background_fetch"
 """The tag of its requests."""
@@ -20,6 +20,12 @@ TAG = "background_fetch"
 _CONTENT_RANGE = re.compile(r"bytes [0-9]+-[0-9]+/([0-9]+)")  # RFC 9110 §14.4
 _ONLY_A_PART = (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 _OF_THE_PROXY = (b"via", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
+
+
+def _occasions(_instance: Any, attribute: Any, value: Any) -> None:
+    for index, occasion in enumerate(value):
+        if occasion not in ("range", "abort"):
+            raise refuse(f"{attribute.name}[{index}]", '"range" or "abort"', occasion)
 
 
 @public("trio_tsconnect.plugins")
@@ -34,7 +40,7 @@ class BackgroundFetch(Plugin):
     class Options:
         """What `BackgroundFetch` can be told."""
 
-        after: tuple[Literal["range", "abort"], ...] = attrs.field(default=("range", "abort"), converter=as_tuple)
+        after: tuple[Literal["range", "abort"], ...] = attrs.field(default=("range", "abort"), converter=as_tuple, validator=_occasions)
         """What makes it fetch: the answer to a `range`, a client that leaves (`abort`)."""
         max_size: int = attrs.field(default=1 << 30, validator=number(least=0, whole=True))
         """Bytes; what is known to be larger is not fetched."""

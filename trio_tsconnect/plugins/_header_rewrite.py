@@ -61,7 +61,7 @@ class HeaderRule:
     """The client asked for one of these paths, or for one below it (`/v1` covers `/v1/x`, and not `/v1x`)."""
     methods: tuple[str, ...] = attrs.field(default=(), converter=as_tuple)
     """The method is one of these."""
-    statuses: tuple[int, ...] = attrs.field(default=(), converter=tuple, validator=_statuses)
+    statuses: tuple[int, ...] = attrs.field(default=(), converter=as_tuple, validator=_statuses)
     """The status is one of these; for responses."""
 
     def __attrs_post_init__(self) -> None:
@@ -101,7 +101,7 @@ class HeaderRewrite(Plugin):
     class Options:
         """What `HeaderRewrite` can be told."""
 
-        rules: tuple[HeaderRule, ...] = attrs.field(converter=tuple)
+        rules: tuple[HeaderRule, ...] = attrs.field(converter=as_tuple)
         """What is done."""
 
     def __init__(self, options: Options) -> None:

@@ -61,7 +61,6 @@ class _HTTP1:
         self.body: Body = NO_BODY
         """How the body of the message that was read last is framed."""
         self._machines: Machines = load_parser(parser)
-        self._machine = self._new_machine()
         self._buffer = bytearray()
         self._scanned = 0
         self._head = b""
@@ -70,6 +69,8 @@ class _HTTP1:
         self._chunks: ChunkedReader | None = None
         self._body_read = True
         self._sending: Body = NO_BODY
+        self._unsent = 0
+        self._sent = True
         self._queue: list[bytes | bytearray] = []
         self._queued = 0
         self._flush: Callable[[], object] | None = getattr(stream, "flush", None)
@@ -163,8 +164,6 @@ class _HTTP1:
             return piece
         if not self._buffer:
             if self._ended and self.body.framing is Framing.CLOSE:
-                self._machine.receive_data(b"")
-                self._machine.next_event()
                 self._finish_body()
                 return b""
             return None
@@ -174,21 +173,20 @@ class _HTTP1:
             self._remaining -= len(data)
         else:
             data = self.take_buffer()
-        self._machine.receive_data(data)
-        self._machine.next_event()
         if self.body.framing is Framing.LENGTH and not self._remaining:
-            self._machine.next_event()
             self._finish_body()
         return data
 
     def _end_chunked(self, section: bytes) -> None:
         check_head_bytes(section, self.limits, self._error)
-        self._machine.receive_data(b"0\r\n" + section)
-        try:
-            event = self._machine.next_event()
-        except self._machines.error as exc:
-            raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
         if len(section) > 2:
+            machine = self._machines.server()
+            machine.receive_data(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + section)
+            machine.next_event()
+            try:
+                event = machine.next_event()
+            except self._machines.error as exc:
+                raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
             trailers = _headers(event)
             check_trailers(trailers, self._error)
             self.trailers = trailers
@@ -213,17 +211,29 @@ class _HTTP1:
         self._queued += len(data)
 
     def queue_body(self, data: bytes | bytearray) -> None:
-        """Add a piece of the body; an empty one adds nothing."""
-        if data:
-            for part in self._machine.send_with_data_passthrough(self._machines.h11.Data(data=data)):
-                self._put(part)
+        """Add a piece of the body; an empty one adds nothing. `ValueError` for more than the head has announced."""
+        if not data:
+            return
+        if self._sending.framing is Framing.CHUNKED:
+            self._put(b"%x\r\n" % len(data))
+            self._put(data)
+            self._put(b"\r\n")
+        else:
+            self._unsent -= len(data)
+            if self._unsent < 0 and self._sending.framing is Framing.LENGTH:
+                raise ValueError("more body than its head has announced")
+            self._put(data)
 
     def queue_end(self, trailers: Headers | None = None) -> None:
-        """End the body. Trailers go out only on a chunked one; elsewhere there is no place for them."""
-        chunked = self._sending.framing is Framing.CHUNKED
-        ending = self._machine.send(self._machines.end)
-        if ending:
-            self._put(b"0\r\n" + fields_to_bytes(trailers) + b"\r\n" if trailers and chunked else ending)
+        """End the body; `ValueError` when it is shorter than its head has announced.
+
+        Trailers go out only on a chunked one; elsewhere there is no place for them.
+        """
+        if self._sending.framing is Framing.CHUNKED:
+            self._put(b"0\r\n" + fields_to_bytes(trailers) + b"\r\n" if trailers else b"0\r\n\r\n")
+        elif self._unsent and self._sending.framing is Framing.LENGTH:
+            raise ValueError("less body than its head has announced")
+        self._sent = True
 
     async def drain(self) -> None:
         """Write all that is queued, in one piece, and let the peer see it at once. A checkpoint only if there is something.
@@ -271,21 +281,20 @@ class HTTP1Server(_HTTP1):
         `BadRequest` for one that is not acceptable (its status says how to answer, then close); `IncompleteMessage` when the input ends first.
         """
         head = await self._read_head()
-        machine = self._machine
+        hostless = False
+        machine = self._new_machine()
         machine.receive_data(head)
         try:
             event = machine.next_event()
         except self._machines.error as exc:
-            event = self._without_host(head)
+            event, hostless = self._without_host(head), True
             if event is None:
                 raise _refused_request(head, exc) from None
         request = Request(event.method.decode("ascii"), event.target.decode("ascii"), _headers(event), event.http_version.decode("ascii"))
-        if event is not None and machine is not self._machine:
+        if hostless:
             del request.headers[b"host"]
         check_request(request)
         self._expect_body(request_body(request))
-        if self._body_read:
-            self._machine.next_event()
         return request
 
     def _without_host(self, head: bytes) -> Any:
@@ -298,7 +307,6 @@ class HTTP1Server(_HTTP1):
             event = machine.next_event()
         except self._machines.error:
             return None
-        self._machine = machine
         return event
 
     def seen_request_line(self) -> tuple[str | None, str | None, str]:
@@ -314,16 +322,11 @@ class HTTP1Server(_HTTP1):
         """Add a response head, framed as `body` says; an interim one (1xx) with `NO_BODY`."""
         self._put(response_to_bytes(response))
         if response.status >= 200:
-            self._sending = body
-        self._machine.send(self._machines.response(response.status, body))
+            self._sending, self._unsent, self._sent = body, body.length, False
 
     def next_cycle(self) -> None:
         """Make ready for the next request; only after both messages are complete."""
-        machine, h11 = self._machine, self._machines.h11
-        if machine.our_state is h11.DONE and machine.their_state is h11.DONE:
-            machine.start_next_cycle()
-        else:  # h11 ends its part after an HTTP/1.0 request, keep-alive or not
-            self._machine = self._new_machine()
+        self._sent = True
 
 
 class HTTP1Client(_HTTP1):
@@ -332,17 +335,18 @@ class HTTP1Client(_HTTP1):
     _error = BadResponse
     _reading_requests = False
     _method = "GET"
+    _offers_upgrade = False
 
     def _new_machine(self) -> Any:
         return self._machines.client()
 
-    def queue_request(self, request: Request, body: Body, *, target: str | None = None, upgrade: bool = False) -> None:
+    def queue_request(self, request: Request, body: Body, *, target: str | None = None) -> None:
         """Add a request head, framed as `body` says. `target`: what stands on the request line, if not the request's own."""
         self._put(request_to_bytes(request, target or request.target))
         self._method = request.method
-        self._sending = body
+        self._offers_upgrade = "upgrade" in request.headers
+        self._sending, self._unsent, self._sent = body, body.length, False
         self._body_read = False
-        self._machine.send(self._machines.request(request.method, body, upgrade))
 
     async def read_response(self) -> Response:
         """The next response head, an interim one (1xx) included, judged strictly.
@@ -350,7 +354,9 @@ class HTTP1Client(_HTTP1):
         `BadResponse` for one that is not acceptable; `IncompleteMessage` when the input ends first.
         """
         head = await self._read_head()
-        machine = self._machine
+        machine = self._new_machine()
+        if head[9:10] == b"1":  # h11 takes an interim response only where it knows of a request
+            machine.send(self._machines.any_request)
         machine.receive_data(head)
         try:
             event = machine.next_event()
@@ -358,16 +364,16 @@ class HTTP1Client(_HTTP1):
             raise _refused_response(head, exc, self._method) from None
         response = Response(event.status_code, _headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
         check_response(response, self._method)
+        if response.status == 101 and not self._offers_upgrade:
+            raise BadResponse("unexpected_switch", "The origin switched protocols, which nobody asked for.")
         if response.status >= 200:
             self._expect_body(response_body(self._method, response))
-            if self._body_read:
-                machine.next_event()
         return response
 
     @property
     def request_sent(self) -> bool:
         """Whether the request was queued to its end."""
-        return self._machine.our_state not in (self._machines.h11.SEND_BODY, self._machines.h11.IDLE)
+        return self._sent
 
     @property
     def reusable(self) -> bool:
@@ -383,11 +389,7 @@ class HTTP1Client(_HTTP1):
 
     def next_cycle(self) -> None:
         """Make ready for the next request; only when `reusable`."""
-        machine, h11 = self._machine, self._machines.h11
-        if machine.our_state is h11.DONE and machine.their_state is h11.DONE:
-            machine.start_next_cycle()
-        else:
-            self._machine = self._new_machine()
+        self._sent = True
 
 
 def _refused_request(head: bytes, reason: Exception) -> BadRequest:

@@ -106,11 +106,18 @@ class Pipe:
         self._write_busy = True
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_writable()
+            if self._eof or self._reader_closed or self._abort_reason is not None:
+                self._check_writable()
             size = len(data) if isinstance(data, (bytes, bytearray)) else data.nbytes
             if size <= self.window - self._unread:
                 if size:
-                    self._put(data if type(data) is bytes else bytes(data), size)
+                    if self._ripe and not self._queued and not self._held:  # what a reader waits for goes straight on
+                        self._unread += size
+                        self._total += size
+                        self._queued = 1
+                        self._send.send_nowait(data if type(data) is bytes else bytes(data))
+                    else:
+                        self._put(data if type(data) is bytes else bytes(data), size)
                 await trio.lowlevel.cancel_shielded_checkpoint()
             else:
                 await self._send_in_pieces(memoryview(data).cast("B"))
@@ -225,6 +232,8 @@ class Pipe:
             raise trio.BusyResourceError("another task is using this connection for receiving")
         self._read_busy = True
         try:
+            if not self._queued and not self._rest and not self._eof and self._abort_reason is None and not self._reader_closed:
+                return await self._receive_later(max_bytes)  # the channel has the checkpoints of its own
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_readable()
             if self._rest:
@@ -232,8 +241,6 @@ class Pipe:
             else:
                 try:
                     item = self._receive.receive_nowait()
-                except trio.WouldBlock:
-                    return await self._receive_later(max_bytes)
                 except trio.EndOfChannel:
                     item = b""
                 else:
@@ -249,8 +256,14 @@ class Pipe:
         except trio.EndOfChannel:
             item = b""
         else:
-            self._taken()
-        self._check_readable()  # an end or an abort may have come between the wake-up and now
+            self._queued -= 1
+            if self._held and self._ripe and not self._queued:
+                self._release()
+        if self._reader_closed or self._abort_reason is not None:
+            self._check_readable()  # an end or an abort may have come between the wake-up and now
+        if self._writer is None and (max_bytes is None or len(item) <= max_bytes):
+            self._unread -= len(item)
+            return item
         return self._take(item, max_bytes)
 
     def _check_readable(self) -> None:

@@ -6,7 +6,7 @@ The law: a `VirtualConnection` is two crossed pipes and an identity; every rule 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import attrs
@@ -86,17 +86,17 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("virtual connections come from Proxy.connect() or open_virtual_connection_pair()")
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+    def send_all(self, data: bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
         """Write all of `data`; blocks while the window is full. `b""` writes nothing and is no end of input."""
-        await self._out.send_all(data)
+        return self._out.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Block while the window is full."""
         await self._out.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
         """At least one byte as soon as there is one, at most `max_bytes` (None: as they come); `b""` at the end of input."""
-        return await self._in.receive_some(max_bytes)
+        return self._in.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
         """End this direction: the peer drains what was written, then reads `b""`. The other direction stays open."""
