@@ -30,7 +30,7 @@ async def serving(application: Any, *, buffer_index: int = 8, **options: Any) ->
 
         try:
             yield connect
-        except BaseException as exc:  # so that it leaves as it is
+        except BaseException as exc:  # noqa: BLE001 - so that it leaves as it is
             error = exc
         nursery.cancel_scope.cancel()
     if error is not None:

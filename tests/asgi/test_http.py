@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from typing import Any
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 from tests.asgi._stand import GET, body, no_lifespan, read_until, serving, start
+from trio_tsconnect.asgi import AsgiOrigin
 from trio_tsconnect.testing import ExchangeFailed, exchange
 
 CHUNK = b"x" * 1000
@@ -322,7 +324,7 @@ async def test_message_that_is_not_in_order_fails_where_it_is_sent(messages: lis
         try:
             for message in messages:
                 await send(message)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - of either kind
             raised.append(exc)
 
     async with serving(app) as connect:
@@ -480,8 +482,7 @@ async def test_send_that_was_cancelled_cuts_the_response() -> None:
         await client.send_all(GET)
         await trio.sleep(0.1)
         with pytest.raises(trio.BrokenResourceError):
-            while await client.receive_some():
-                pass
+            await read_until(client, b"the rest")
 
 
 async def test_calls_have_their_grace_when_the_origin_ends_and_no_more(autojump_clock: trio.testing.MockClock) -> None:
@@ -504,8 +505,6 @@ async def test_calls_have_their_grace_when_the_origin_ends_and_no_more(autojump_
 
 
 async def test_socket_is_served_and_its_client_seen_to_leave() -> None:
-    from trio_tsconnect.asgi import AsgiOrigin
-
     told = trio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -522,7 +521,7 @@ async def test_socket_is_served_and_its_client_seen_to_leave() -> None:
     origin = AsgiOrigin(app)
     async with trio.open_nursery() as nursery:
         await nursery.start(origin.run)
-        listeners = await nursery.start(lambda **kw: trio.serve_tcp(origin.serve, 0, host="127.0.0.1", **kw))
+        listeners = await nursery.start(functools.partial(trio.serve_tcp, origin.serve, 0, host="127.0.0.1"))
         client = await trio.testing.open_stream_to_socket_listener(listeners[0])
         assert (await exchange(client, GET)).body == b"hello"
         await client.send_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")

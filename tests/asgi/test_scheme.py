@@ -74,7 +74,7 @@ async def test_rules_to_one_application_share_its_life(application: str) -> None
 
 async def test_configuration_file_names_an_application(application: str, tmp_path: Path) -> None:
     (tmp_path / "proxy.toml").write_text('[[remap]]\nfrom = "/"\nto = "asgi:some_shop:app"\n')
-    assert b"asyncio for site.example/" == await ask(ProxyConfig.from_toml(tmp_path / "proxy.toml"))
+    assert await ask(ProxyConfig.from_toml(tmp_path / "proxy.toml")) == b"asyncio for site.example/"
 
 
 @pytest.mark.parametrize("name", ["app", "inner.app", "make()"])

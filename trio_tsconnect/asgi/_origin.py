@@ -17,6 +17,7 @@ from trio_tsconnect.asgi._lifespan import Lifespan
 from trio_tsconnect.asgi._loops import AsyncioLoop, TrioLoop
 from trio_tsconnect.asgi._types import Application, Loop
 from trio_tsconnect.message import TargetURI
+from trio_tsconnect.stream import close_now
 
 
 @public("trio_tsconnect.asgi")
@@ -139,23 +140,18 @@ class AsgiOrigin:
             connection = Connection(self._service, stream)
             self._service.calls.start_soon(connection.run, name="ASGI connection")
         except BaseException:
-            await _close(stream)
+            await close_now(stream)
             raise
         try:
             await connection.released.wait()
         finally:
             connection.drop()
-            await _close(stream)
+            await close_now(stream)
 
     def __repr__(self) -> str:
         name = getattr(self._application, "__name__", None) or type(self._application).__name__
         state = "running" if self._service is not None else "not running"
         return f"<AsgiOrigin {name} on {self._loop_name}, {state}>"
-
-
-async def _close(stream: trio.abc.Stream) -> None:
-    with trio.CancelScope(shield=True):
-        await trio.aclose_forcefully(stream)
 
 
 @public("trio_tsconnect.asgi")

@@ -219,9 +219,11 @@ class Stream:
             while not self.closed:
                 data, content, flow = self._take_inbox(begin)
                 ended, begin = self.remote_ended, b""
-                if data:
-                    await self.pipe.send_all(data)
-                self._took(content, flow)
+                try:
+                    if data:
+                        await self.pipe.send_all(data)
+                finally:
+                    self._took(content, flow)  # also when it is dropped: nobody holds it any more
                 if ended:
                     return
                 await self._wait_for_news()
@@ -327,8 +329,10 @@ class Stream:
             while not self.closed:
                 while self._inbox:
                     data, size = self._inbox.popleft()
-                    await self.pipe.send_all(data)
-                    self._took(len(data), size)
+                    try:
+                        await self.pipe.send_all(data)
+                    finally:
+                        self._took(len(data), size)
                 if self.remote_ended:
                     await self.pipe.send_eof()
                     return

@@ -1,0 +1,120 @@
+"""Writes what of the documents is generated from the code, between `<!-- begin: NAME -->` and `<!-- end: NAME -->`.
+
+python docs/build.py            write it
+python docs/build.py --check    exit with 1 where something has changed and was not written
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import trio_tsconnect.engine
+from trio_tsconnect import Plugin, Transaction
+from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
+
+HERE = Path(__file__).parent
+PAGES = ("transaction.md",)
+
+_REGION = re.compile(r"(<!-- begin: (?P<name>[a-z ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+
+
+def state_docstrings() -> dict[str, str]:
+    """What stands under each state in the source: enum members have no docstring that could be asked for."""
+    source = (Path(trio_tsconnect.engine.__path__[0]) / "_states.py").read_text(encoding="utf-8")
+    (states,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "State")
+    found: dict[str, str] = {}
+    for member, text in zip(states.body, states.body[1:], strict=False):
+        match member, text:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(words))):
+                found[name] = " ".join(words.split())
+    return found
+
+
+def state_diagram() -> str:
+    """The table of transitions, drawn. What has not begun to answer may go to `release` too, which the page says in words."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.READ_REQUEST.value}"]
+    for state, following in TRANSITIONS.items():
+        if State.SEND_RESPONSE in following:
+            following -= {State.RELEASE}
+        lines += [f"    {state.value} --> {each.value}" for each in State if each in following]
+    return "\n".join([*lines, f"    {State.CLOSED.value} --> [*]", "```"])
+
+
+def state_table() -> str:
+    """Each state, and what may follow it."""
+    meaning = state_docstrings()
+    rows = [
+        f"| `{state.value}` | {meaning[state.name]} | {', '.join(f'`{each.value}`' for each in State if each in TRANSITIONS[state]) or 'nothing'} |"
+        for state in State
+    ]
+    return "\n".join(["| state | | what may follow |", "|---|---|---|", *rows])
+
+
+def hook_table() -> str:
+    """Each hook, in its own words."""
+    rows = [f"| `{name}` | {_first_paragraph(getattr(Plugin, name), without='Source: ')} | `{there}` |" for name, there in HOOKS.items()]
+    return "\n".join(["| hook | when, and what for | Traffic Server |", "|---|---|---|", *rows])
+
+
+def action_table() -> str:
+    """What a plugin may do in a hook, in the words of the methods."""
+    names = [name for name, value in vars(Transaction).items() if inspect.isfunction(value) and _is_for_plugins(name)]
+    rows = [f"| `{name}{_parameters(name)}` | {_paragraphs(getattr(Transaction, name))} |" for name in names]
+    return "\n".join(["| method | |", "|---|---|", *rows])
+
+
+def _is_for_plugins(name: str) -> bool:
+    return not name.startswith("_") and name not in ("answered", "enter", "end")  # those are the engine's
+
+
+def _parameters(name: str) -> str:
+    signature = inspect.signature(getattr(Transaction, name))
+    shown: list[str] = []
+    for parameter in list(signature.parameters.values())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        has_default = parameter.default is not parameter.empty
+        shown.append(f"{parameter.name}={parameter.default!r}" if has_default else parameter.name)
+    return f"({', '.join(shown)})"
+
+
+def _paragraphs(thing: object) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split())
+
+
+def _first_paragraph(thing: object, *, without: str) -> str:
+    return _paragraphs(thing).partition(f" {without}")[0]
+
+
+REGIONS: dict[str, Callable[[], str]] = {
+    "state diagram": state_diagram,
+    "states": state_table,
+    "hooks": hook_table,
+    "actions": action_table,
+}
+
+
+def build(text: str) -> str:
+    """A page with its generated regions as they should be."""
+    return _REGION.sub(lambda region: f"{region[1]}{REGIONS[region['name']]()}\n{region[3]}", text)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or say which of them are not as they should be."""
+    stale = [name for name in PAGES if (text := (HERE / name).read_text(encoding="utf-8")) != build(text)]
+    for name in stale:
+        if "--check" in arguments:
+            print(f"docs/{name} is not what the code says: python docs/build.py")
+        else:
+            (HERE / name).write_text(build((HERE / name).read_text(encoding="utf-8")), encoding="utf-8")
+            print(f"docs/{name} written")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
