@@ -528,3 +528,26 @@ async def test_socket_is_served_and_its_client_seen_to_leave() -> None:
         await client.aclose()
         await told.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_application_that_was_told_may_go_on_to_its_own_end() -> None:
+    ended = False
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal ended
+        await no_lifespan(scope)
+        await receive()
+        await start(send)
+        await body(send, b"begun", more=True)
+        assert (await receive())["type"] == "http.disconnect"
+        for _ in range(3):
+            await body(send, b"to nobody", more=True)
+        ended = True
+
+    async with serving(app) as connect:
+        client = connect()
+        await client.send_all(GET)
+        await read_until(client, b"begun")
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended

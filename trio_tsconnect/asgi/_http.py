@@ -4,7 +4,8 @@ The law: what the application sends is written and flushed before its `send` ret
 events go out as they happen, and back-pressure reaches it in both directions.
 
 A client that has gone is told to the application as the specification has it, by `http.disconnect`; what it still sends goes nowhere. But it
-may not go on for ever: who streams to nobody is cancelled at that `send`, and everybody else some time after the client has gone.
+may not go on for ever: who streams to nobody, and has not listened, is cancelled at that `send`, and everybody else some time after the
+client has gone.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class HttpExchange:
         self._receiving = trio.Lock()
         self._sending = trio.Lock()
         self._waiting: trio.CancelScope | None = None
+        self._told = False
 
     @property
     def complete(self) -> bool:
@@ -96,6 +98,8 @@ class HttpExchange:
 
     def at_once(self) -> Message | None:
         """What `receive` would return without waiting."""
+        if self.gone:
+            self._told = True
         return {"type": "http.disconnect"} if self.gone or self.complete else None
 
     def lost(self) -> None:
@@ -103,6 +107,7 @@ class HttpExchange:
         if self.gone:
             return
         self.gone = True
+        self._told = self._waiting is not None  # somebody listens, and will be told
         if not self.complete:
             self.call_scope.deadline = trio.current_time() + self._grace
         self._end()
@@ -260,6 +265,9 @@ class HttpExchange:
             raise
 
     async def _give_up(self) -> None:
+        if self._told:  # it knows, and can end what it does where it does it, which no cancellation in here can
+            await trio.lowlevel.checkpoint()
+            return
         self.call_scope.cancel()
         await trio.lowlevel.checkpoint()
         raise ClientDisconnected("the client has gone")  # the application has shielded itself

@@ -112,9 +112,9 @@ def _queue_what_is_there(txn: Transaction, http: HTTP1Client) -> bool:
 async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
     """Stream the rest of the request body. The origin going away is no failure here: its response decides."""
     client, timeout = txn.session.http, txn.config.inactivity_timeout
-    watch = Watch()
+    watch = Watch(txn.proxy.timer)
     txn.sending_body = True
-    with watch.scope:
+    with watch:
         while True:
             complete = _queue_what_is_there(txn, http)
             full = http.queued >= DRAIN_ABOVE

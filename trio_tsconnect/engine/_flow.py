@@ -41,7 +41,7 @@ async def run_transaction(txn: Transaction) -> None:
     """Serve one request; `txn.keep_alive` says whether another may follow. Whatever happens, one record is written."""
     try:
         try:
-            with txn.watch.scope:
+            with txn.watch:
                 await _transact(txn)
             txn.watch.check()
         except TransactionFailure as failure:
@@ -97,8 +97,8 @@ async def _transact(txn: Transaction) -> None:
 
 
 def _set_bounds(txn: Transaction) -> None:
-    if txn.session.deadline is not None:
-        txn.watch.bound(txn.session.deadline, Failure.DEADLINE)
+    if txn.session.end is not None:
+        txn.watch.bound(txn.session.end, Failure.DEADLINE)
     if txn.config.transaction_timeout is not None:
         txn.watch.bound(txn.started + txn.config.transaction_timeout, Failure.TRANSACTION_TIMEOUT)
 

@@ -29,6 +29,7 @@ from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
 from trio_tsconnect.engine._pool import Pool
 from trio_tsconnect.engine._remap import RemapRule, RemapTable
 from trio_tsconnect.engine._session import Session
+from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.engine._tree import TreeNode, live_tree
 from trio_tsconnect.log import JsonLinesLog, Log, LogRecord, StderrLog
@@ -98,6 +99,7 @@ class Proxy:
         self._internal = 0
         self._virtual = 0
         self._sweep = Sweep(self)
+        self.timer = Timer()
         self._front_ends: set[FrontEnd] = set()
         self._idle = trio.Event()
         self._idle.set()
@@ -365,6 +367,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
                 proxy = Proxy(config, hooks, records, nursery)
                 nursery.start_soon(proxy.pool.run, name="origin pool")
                 nursery.start_soon(proxy._sweep.run, name="sweep")
+                nursery.start_soon(proxy.timer.run, name="timer")
                 for plugin in proxy.plugins():
                     if type(plugin).run is not Plugin.run:
                         nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")

@@ -58,7 +58,8 @@ class Session:
         """For plugins: what they keep for the length of the session, by keys of their own."""
         # what follows is the engine's
         self.target = options.target if options else None
-        self.deadline = options.deadline if options else None
+        self.end = options.deadline if options else None
+        self.deadline = math.inf
         self.virtual = options is not None
         self.parent = parent
         self.detached = False
@@ -115,6 +116,7 @@ class Session:
                 if self._cancelled:
                     nursery.cancel_scope.cancel()
                 watch_peer(self.stream, self.client_is_gone)
+                self.proxy.timer.add(self)
                 try:
                     await self._serve()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -153,15 +155,17 @@ class Session:
             return True  # pipelined: the next request is here already
         if self.proxy.draining and (self.requests or self._is_late()):
             return False
-        # the nursery's own scope is the clock: when it fires there is nothing else in it to be cancelled
-        assert self.nursery is not None
-        scope = self.nursery.cancel_scope
-        scope.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
+        self.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
+        self.proxy.timer.moved(self.deadline)
         self._idling = True
         more = await self.http.wait_for_request()
         self._idling = False
-        scope.deadline = math.inf
+        self.deadline = math.inf
         return more
+
+    def due(self) -> None:
+        """The timer's call: it has waited for a request for long enough."""
+        self.stop_idling()
 
     def _is_late(self) -> bool:
         """Whether the proxy began to drain before this session could wait for its first request, and none has come."""
@@ -179,6 +183,7 @@ class Session:
                 self.failure.log = {"hook": "session_start", "exception": f"{type(exc).__name__}: {exc}"}
 
     async def _close(self) -> None:
+        self.proxy.timer.remove(self)
         watch_peer(self.stream, None)
         try:
             if self.broken or self._cancelled:

@@ -56,14 +56,12 @@ class Transaction:
         """State to the seconds after the beginning at which it was entered."""
         self.parent: Transaction | None = session.parent
         """The transaction that opened the connection on which this one came; None for a root."""
-        self.root: Transaction = self.parent.root if self.parent else self
-        """The first ancestor; a root is its own."""
         self.depth: int = self.parent.depth + 1 if self.parent else 0
         """How many ancestors there are."""
         # what follows is the engine's
         self.started = trio.current_time()
         self.wall_time = session.proxy.wall_time()
-        self.watch = Watch()
+        self.watch = Watch(session.proxy.timer)
         self.hooks: Hooks = session.proxy.hooks
         self.answer: bytes | None = None
         self.intercept_origin: InterceptOrigin | None = None
@@ -144,6 +142,11 @@ class Transaction:
         if not isinstance(response, Response):
             raise TypeError(f"a response is a Response, not {type(response).__name__}")
         self._response = response
+
+    @property
+    def root(self) -> Transaction:
+        """The first ancestor; a root is its own."""
+        return self if self.parent is None else self.parent.root
 
     @property
     def client(self) -> ClientInfo:

@@ -1,7 +1,7 @@
 """The one clock of a transaction's I/O.
 
 The law: whoever is about to wait for a party says so (`arm`), and what fires names that party. One cancel scope serves a whole
-transaction; arming it moves its deadline, which costs less than a scope of its own for each wait.
+transaction, and the proxy's timer cancels it when the deadline passes.
 """
 
 from __future__ import annotations
@@ -11,25 +11,44 @@ import math
 import trio
 
 from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.message import Failure
 
 
 class Watch:
-    """A cancel scope whose deadline follows what is being waited for, and never passes the end of the whole."""
+    """A cancel scope with a deadline that follows what is being waited for, and never passes the end of the whole.
 
-    __slots__ = ("_end", "_end_failure", "_failure", "scope")
+    Use it as a context manager around what it watches; `check` afterwards raises what fired.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_end_failure", "_failure", "_timer", "deadline", "end", "scope")
+
+    def __init__(self, timer: Timer) -> None:
         self.scope = trio.CancelScope()
-        self._end = math.inf
+        self.deadline = math.inf
+        self.end = math.inf
+        """The end of the whole; infinite when there is none."""
+        self._timer = timer
         self._end_failure = self._failure = Failure.TRANSACTION_TIMEOUT
+
+    def __enter__(self) -> None:
+        self._timer.add(self)
+        self.scope.__enter__()
+
+    def __exit__(self, *exc_info: object) -> bool | None:
+        self._timer.remove(self)
+        return self.scope.__exit__(*exc_info)  # type: ignore[arg-type]
+
+    def due(self) -> None:
+        """The timer's call: the deadline has passed."""
+        self.scope.cancel()
 
     def bound(self, end: float, failure: Failure) -> None:
         """Never wait past `end`, whatever is armed; the earliest bound counts."""
-        if end < self._end:
-            self._end = end
+        if end < self.end:
+            self.end = end
             self._end_failure = failure
-            if end < self.scope.deadline:
+            if end < self.deadline:
                 self.disarm()
 
     def arm(self, failure: Failure, seconds: float) -> None:
@@ -37,24 +56,21 @@ class Watch:
         self.rearm(failure, trio.current_time() + seconds)
 
     def rearm(self, failure: Failure, deadline: float) -> None:
-        """Go on waiting until a time that was armed before, unless it was no more than the end of the whole."""
-        if deadline < self._end:
+        """From now on wait until this time, unless it is no earlier than the end of the whole."""
+        if deadline < self.end:
             self._failure = failure
-            self.scope.deadline = deadline
+            self.deadline = deadline
+            self._timer.moved(deadline)
         else:
             self.disarm()
 
     def disarm(self) -> None:
         """Wait for nobody in particular: only the end of the whole counts."""
         self._failure = self._end_failure
-        self.scope.deadline = self._end
-
-    @property
-    def end(self) -> float:
-        """The end of the whole; infinite when there is none."""
-        return self._end
+        self.deadline = self.end
+        self._timer.moved(self.end)
 
     def check(self) -> None:
-        """After the scope: raise what fired, if it did."""
+        """Afterwards: raise what fired, if it did."""
         if self.scope.cancelled_caught:
             raise TransactionFailure(self._failure)

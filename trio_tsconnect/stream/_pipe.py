@@ -124,6 +124,15 @@ class Pipe:
         finally:
             self._write_busy = False
 
+    def send_nowait(self, data: bytes) -> None:
+        if self._write_busy:
+            raise trio.BusyResourceError("another task is using this connection for sending")
+        self._check_writable()
+        if len(data) > self.window - self._unread:
+            raise trio.WouldBlock
+        if data:
+            self._put(bytes(data), len(data))
+
     async def _send_in_pieces(self, rest: memoryview) -> None:
         """A write larger than the room: split at the window's edge, and nowhere else."""
         blocked = False

@@ -75,7 +75,7 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
 
     _in: Pipe
     _out: Pipe
-    _peer: VirtualConnection
+    _peer: VirtualConnection | None
     _identity: Identity
     _opener: bool
     _closed: bool
@@ -89,6 +89,10 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
     def send_all(self, data: bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
         """Write all of `data`; blocks while the window is full. `b""` writes nothing and is no end of input."""
         return self._out.send_all(data)
+
+    def send_nowait(self, data: bytes) -> None:
+        """As `send_all`, but without waiting and without a checkpoint: all of it, or `trio.WouldBlock` and nothing."""
+        self._out.send_nowait(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Block while the window is full."""
@@ -120,7 +124,7 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
             self._closed = True
             self._out.close_writer()
             self._in.close_reader()
-            self._peer._gone("closed")
+            self._leave("closed")
 
     def abort(self, reason: str = "aborted") -> None:
         """Break both ends at once, dropping what is unread, as a reset does to a TCP connection. Synchronous; idempotent."""
@@ -131,7 +135,14 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
             pipe.abort(reason)
         self._out.close_writer()
         self._in.close_reader()
-        self._peer._gone(reason)
+        self._leave(reason)
+
+    def _leave(self, reason: str) -> None:
+        """Tell the peer, once; the second to leave lets go of both, for a cycle is garbage that has to be searched for."""
+        if (peer := self._peer) is not None:
+            peer._gone(reason)
+            if peer._closed:
+                self._peer = peer._peer = None
 
     def flush(self) -> None:
         """Make every byte written so far readable, whatever the peer's water mark. Synchronous: it never has to wait."""
@@ -143,7 +154,7 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         One callback at a time; None takes it away.
         """
         self._gone_callback = callback
-        if callback is not None and self._peer._closed:
+        if callback is not None and (self._peer is None or self._peer._closed):
             self._gone("closed")
 
     def _gone(self, reason: str) -> None:

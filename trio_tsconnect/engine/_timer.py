@@ -1,0 +1,68 @@
+"""Deadlines, kept by one task for a whole proxy.
+
+The law: setting a deadline is an assignment. Nearly every deadline is moved on before it comes, some of them several times in a transaction;
+giving each move to the loop's own heap was a tenth of a keep-alive transaction. So the one task sleeps until the earliest deadline that it
+has seen, looks at all of them when it wakes, and is told only of one that is earlier still.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import trio
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    deadline: float
+    """The trio time at which it is due; infinite when it is not."""
+
+    def due(self) -> None:
+        """The deadline has passed; called once for each time it passes."""
+        ...
+
+
+class Timer:
+    """The deadlines of a proxy's sessions and transactions."""
+
+    __slots__ = ("_next", "_scope", "_timed")
+
+    def __init__(self) -> None:
+        self._timed: set[Timed] = set()
+        self._next = math.inf
+        self._scope: trio.CancelScope | None = None
+
+    def add(self, timed: Timed) -> None:
+        """Look after this one, until `remove`."""
+        self._timed.add(timed)
+        self.moved(timed.deadline)
+
+    def remove(self, timed: Timed) -> None:
+        """Look after it no more."""
+        self._timed.discard(timed)
+
+    def moved(self, deadline: float) -> None:
+        """A deadline was set. To be called whenever one is, except to a later time than it had."""
+        if deadline < self._next:
+            self._next = deadline
+            if self._scope is not None:
+                self._scope.deadline = deadline
+
+    async def run(self) -> None:
+        """Call what is due, until cancelled; sleeps without a wake-up while nothing has a deadline."""
+        while True:
+            with trio.CancelScope(deadline=self._next) as self._scope:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            self._next = math.inf
+            late: list[Timed] = []
+            for timed in self._timed:
+                if timed.deadline <= now:
+                    late.append(timed)
+                elif timed.deadline < self._next:
+                    self._next = timed.deadline
+            for timed in late:
+                timed.deadline = math.inf
+                timed.due()
