@@ -8,31 +8,48 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
+import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
 
 import trio_tsconnect.engine
+import trio_tsconnect.plugins
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
 
 HERE = Path(__file__).parent
-PAGES = ("transaction.md",)
+PAGES = ("transaction.md", "plugins.md")
 
-_REGION = re.compile(r"(<!-- begin: (?P<name>[a-z ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+_REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
 
-def state_docstrings() -> dict[str, str]:
-    """What stands under each state in the source: enum members have no docstring that could be asked for."""
-    source = (Path(trio_tsconnect.engine.__path__[0]) / "_states.py").read_text(encoding="utf-8")
-    (states,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "State")
-    found: dict[str, str] = {}
-    for member, text in zip(states.body, states.body[1:], strict=False):
-        match member, text:
-            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(words))):
-                found[name] = " ".join(words.split())
-    return found
+def documented(room: ModuleType, *path: str) -> dict[str, str]:
+    """What stands under each attribute of a class in the source of a room: attributes have no docstring that could be asked for."""
+    for file in Path(room.__path__[0]).glob("*.py"):
+        body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
+        for name in path:
+            body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == name), [])
+        if body:
+            return dict(_documented(body))
+    raise LookupError(f"no class {'.'.join(path)} in {room.__name__}")
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for attribute, text in itertools.pairwise(body):
+        match attribute, text:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                yield name, " ".join(words.split())
 
 
 def state_diagram() -> str:
@@ -47,7 +64,7 @@ def state_diagram() -> str:
 
 def state_table() -> str:
     """Each state, and what may follow it."""
-    meaning = state_docstrings()
+    meaning = documented(trio_tsconnect.engine, "State")
     rows = [
         f"| `{state.value}` | {meaning[state.name]} | {', '.join(f'`{each.value}`' for each in State if each in TRANSITIONS[state]) or 'nothing'} |"
         for state in State
@@ -66,6 +83,27 @@ def action_table() -> str:
     names = [name for name, value in vars(Transaction).items() if inspect.isfunction(value) and _is_for_plugins(name)]
     rows = [f"| `{name}{_parameters(name)}` | {_paragraphs(getattr(Transaction, name))} |" for name in names]
     return "\n".join(["| method | |", "|---|---|", *rows])
+
+
+def option_table(name: str) -> str:
+    """The options of a class of `trio_tsconnect.plugins`: those of a plugin, or of a part of them."""
+    kind = getattr(trio_tsconnect.plugins, name)
+    path = (name, "Options") if hasattr(kind, "Options") else (name,)
+    words = documented(trio_tsconnect.plugins, *path)
+    rows = [f"| `{field.name}` | {_default(field)} | {words[field.name]} |" for field in attrs.fields(getattr(kind, "Options", kind))]
+    return "\n".join(["| option | default | |", "|---|---|---|", *rows])
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    """As a configuration file would write it."""
+    default: Any = field.default
+    if default is attrs.NOTHING:
+        return "needed"
+    if default is None:
+        return "none"
+    if hasattr(default, "factory"):
+        return f"`{json.dumps(default.factory())}`"
+    return f"`{json.dumps(list(default) if isinstance(default, tuple) else default)}`"
 
 
 def _is_for_plugins(name: str) -> bool:
@@ -96,6 +134,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "states": state_table,
     "hooks": hook_table,
     "actions": action_table,
+    **{f"options of {name}": partial(option_table, name) for name in vars(trio_tsconnect.plugins) if name[0].isupper()},
 }
 
 

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+import trio_tsconnect.engine
 from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,6 +34,7 @@ def test_a_page_that_is_not_is_told_and_written(
     page = tmp_path / "transaction.md"
     page.write_text((DOCS / "transaction.md").read_text().replace("read_request", "read_requset"))
     monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(build, "PAGES", ("transaction.md",))
     assert build.main(["--check"]) == 1
     assert capsys.readouterr().out == "docs/transaction.md is not what the code says: python docs/build.py\n"
     assert build.main([]) == 0
@@ -46,7 +48,7 @@ def test_every_hook_is_in_the_reference_with_words_of_its_own(build: ModuleType)
 
 
 def test_every_state_is_explained_and_every_way_between_two_is_drawn_or_said(build: ModuleType) -> None:
-    assert build.state_docstrings().keys() == {state.name for state in State}
+    assert build.documented(trio_tsconnect.engine, "State").keys() == {state.name for state in State}
     drawn = set(build.state_diagram().splitlines())
     for state, following in TRANSITIONS.items():
         for each in following:
@@ -59,3 +61,20 @@ def test_what_the_engine_keeps_for_itself_is_not_offered_to_plugins(build: Modul
     assert {"respond", "intercept", "transform_request", "transform_response", "read_request_body", "retry", "connect", "fetch"} == set(
         offered
     )
+
+
+def test_every_option_of_every_plugin_is_explained(build: ModuleType) -> None:
+    page = (DOCS / "plugins.md").read_text()
+    for name in (
+        "AuthRequest",
+        "Prefetch",
+        "Mirror",
+        "Aggregate",
+        "HeaderRewrite",
+        "HealthCheck",
+        "RateLimit",
+        "RequestId",
+        "BackgroundFetch",
+    ):
+        assert build.option_table(name) in page
+        assert f'use = "trio_tsconnect.plugins:{name}"' in page or f'"trio_tsconnect.plugins:{name}"' in page

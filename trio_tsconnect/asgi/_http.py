@@ -201,7 +201,7 @@ class HttpExchange:
         data = message.get("body", b"")
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"the body of an ASGI message is bytes, not {type(data).__name__}")
-        more = bool(message.get("more_body", False))
+        more, late = bool(message.get("more_body", False)), self.gone
         if not self._head_sent:
             self._send_head(len(data), more=more)
         self._count(len(data), more=more)
@@ -215,7 +215,7 @@ class HttpExchange:
             self._phase = Phase.TRAILERS if self._trailers_follow else Phase.DONE
             if self._phase is Phase.DONE:
                 self._end()
-        elif self.gone:
+        elif late:
             await self._give_up()
 
     def _send_head(self, size: int, *, more: bool) -> None:

@@ -108,7 +108,7 @@ class Hooks:
     transaction_close: tuple[HookMethod, ...]
 
     def __init__(self, plugins: Iterable[object]) -> None:
-        self.plugins = tuple(_as_plugin(plugin) for plugin in plugins)
+        self.plugins: tuple[Plugin, ...] = tuple(_as_plugin(plugin) for plugin in plugins)
         for name in HOOKS:
             base = getattr(Plugin, name)
             setattr(self, name, tuple(getattr(p, name) for p in self.plugins if getattr(type(p), name) is not base))

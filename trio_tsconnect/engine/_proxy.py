@@ -83,23 +83,25 @@ class Proxy:
         # what follows is the engine's
         self.hooks = hooks
         self.log = log
-        self.remap = RemapTable(config.remap)
+        self.remap: RemapTable = RemapTable(config.remap)
         players = {rule.played: load_origin(rule.played) for rule in config.remap if rule.played}
         self._rule_hooks: dict[int, Hooks] = {
             id(rule): Hooks((*hooks.plugins, *rule.plugins, *([players[rule.played]] if rule.played else [])))
             for rule in config.remap
             if rule.plugins or rule.played
         }
-        self.head_limits = HeadLimits(request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields)
-        self.pool = Pool(self.next_id, self.head_limits, config.http.parser)
-        self.draining = False
-        self.closed = False
+        self.head_limits: HeadLimits = HeadLimits(
+            request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields
+        )
+        self.pool: Pool = Pool(self.next_id, self.head_limits, config.http.parser)
+        self.draining: bool = False
+        self.closed: bool = False
         self._nursery = nursery
         self._sessions: set[Session] = set()
         self._internal = 0
         self._virtual = 0
         self._sweep = Sweep(self)
-        self.timer = Timer()
+        self.timer: Timer = Timer()
         self._front_ends: set[FrontEnd] = set()
         self._idle = trio.Event()
         self._idle.set()

@@ -244,7 +244,7 @@ class RemapTable:
     """
 
     def __init__(self, rules: Iterable[RemapRule] = ()) -> None:
-        self.rules = tuple(rules)
+        self.rules: tuple[RemapRule, ...] = tuple(rules)
         """The rules, in the order given."""
         places: dict[tuple[str | None, str | None, int | None], list[RemapRule]] = {}
         for rule in self.rules:

@@ -44,7 +44,7 @@ class Session:
         parent: Transaction | None = None,
     ) -> None:
         self.proxy = proxy
-        self.number = proxy.next_id()
+        self.number: int = proxy.next_id()
         """The number of this session, unique in the process (`session` in the log)."""
         self.client: ClientInfo = client or describe_client(stream)
         """On whose behalf the requests come."""
@@ -57,16 +57,16 @@ class Session:
         self.state: dict[Any, Any] = {}
         """For plugins: what they keep for the length of the session, by keys of their own."""
         # what follows is the engine's
-        self.target = options.target if options else None
-        self.end = options.deadline if options else None
-        self.deadline = math.inf
-        self.virtual = options is not None
+        self.target: tuple[str, int] | None = options.target if options else None
+        self.end: float | None = options.deadline if options else None
+        self.deadline: float = math.inf
+        self.virtual: bool = options is not None
         self.parent = parent
         self.detached = False
         self.counts_as_internal = False
         self.stream = stream
-        self.http = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)
-        self.requests = 0
+        self.http: HTTP1Server = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)
+        self.requests: int = 0
         self.transaction: Transaction | None = None
         self.failure: TransactionFailure | None = None
         self.broken = False

@@ -50,7 +50,7 @@ class Transaction:
         """The limits of this transaction; assign an `attrs.evolve` of it to change them for this transaction alone."""
         self.origin_config: OriginConfig = session.proxy.config.origin
         """Those towards the origin."""
-        self.state = State.READ_REQUEST
+        self.state: State = State.READ_REQUEST
         """Where it stands; written by the engine alone."""
         self.milestones: dict[str, float] = {}
         """State to the seconds after the beginning at which it was entered."""
@@ -59,9 +59,9 @@ class Transaction:
         self.depth: int = self.parent.depth + 1 if self.parent else 0
         """How many ancestors there are."""
         # what follows is the engine's
-        self.started = trio.current_time()
-        self.wall_time = session.proxy.wall_time()
-        self.watch = Watch(session.proxy.timer)
+        self.started: float = trio.current_time()
+        self.wall_time: float = session.proxy.wall_time()
+        self.watch: Watch = Watch(session.proxy.timer)
         self.hooks: Hooks = session.proxy.hooks
         self.answer: bytes | None = None
         self.intercept_origin: InterceptOrigin | None = None
@@ -83,7 +83,7 @@ class Transaction:
         self.expectation_met = False
         self.interim_sent = False
         self.sending_body = False
-        self.response_due = math.inf
+        self.response_due: float = math.inf
         self.response_begun = False
         self.response_complete = False
         self.close_delimited = False

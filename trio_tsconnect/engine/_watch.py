@@ -24,9 +24,9 @@ class Watch:
     __slots__ = ("_end_failure", "_failure", "_timer", "deadline", "end", "scope")
 
     def __init__(self, timer: Timer) -> None:
-        self.scope = trio.CancelScope()
-        self.deadline = math.inf
-        self.end = math.inf
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.deadline: float = math.inf
+        self.end: float = math.inf
         """The end of the whole; infinite when there is none."""
         self._timer = timer
         self._end_failure = self._failure = Failure.TRANSACTION_TIMEOUT

@@ -41,6 +41,8 @@ class Http2Limits:
     """Bytes of request bodies that may be under way on the whole connection."""
     max_buffered: int = attrs.field(default=1 << 21, validator=attrs.validators.ge(0))
     """Bytes of request bodies that streams have not taken yet; while there are more, the connection's window is not opened again."""
+    max_dropped: int = attrs.field(default=1 << 22, validator=attrs.validators.ge(0))
+    """Bytes of a request body that are taken and dropped once the response is complete, for at most `HttpConfig.linger_timeout`; then NO_ERROR."""
     max_header_list: int = attrs.field(default=65536, validator=attrs.validators.ge(1024))
     """Bytes of a decoded head as RFC 9113 §6.5.2 counts them, 32 for each field; more may be an HPACK bomb, and ends the connection."""
     max_header_block: int = attrs.field(default=65536, validator=attrs.validators.ge(1024))

@@ -233,12 +233,13 @@ class Stream:
     async def _linger(self) -> None:
         """The response is complete and the request is not: drop what comes of it, within bounds, then ask for no more (RFC 9113 §8.1).
 
-        A RST_STREAM that comes together with the response makes some clients lose the response.
+        A RST_STREAM that comes together with the response makes some clients lose the response, and one in the middle of an upload makes some
+        wait for ever (curl before 8.0 does both), so there is patience with those who send.
         """
         while not self.local_ended and not self.closed:
             self._room = trio.Event()
             await self._room.wait()
-        left = self._connection.config.drain_body
+        left = self._connection.limits.max_dropped
         with trio.move_on_after(self._connection.config.linger_timeout):
             while left >= 0 and not self.remote_ended and not self.closed:
                 _, content, flow = self._take_inbox()

@@ -64,7 +64,9 @@ class JsonLinesLog(Log):
             raise ValueError(f"close_timeout must be 0 or more, not {close_timeout}")
         self.flush_interval = flush_interval
         self.max_pending = max_pending
-        self.close_timeout = min(close_timeout, threading.TIMEOUT_MAX)
+        self.written: int = 0
+        self.dropped: int = 0
+        self.close_timeout: float = min(close_timeout, threading.TIMEOUT_MAX)
         self._path: str | os.PathLike[str] | None = None
         if isinstance(file, str | os.PathLike):
             self._path = file

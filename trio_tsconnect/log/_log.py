@@ -43,6 +43,7 @@ class MemoryLog(Log):
     """A log for tests: the records themselves, in the order in which their transactions ended."""
 
     def __init__(self) -> None:
+        self.written: int = 0
         self.records: list[LogRecord] = []
         self._closed = trio.Event()
 

@@ -23,9 +23,9 @@ class Records(Iterator[dict[str, Any]]):
     """The records of some files, read as they are asked for, with the counts of what is missing among those read so far."""
 
     def __init__(self, paths: tuple[Path, ...], on_error: Literal["raise", "skip"]) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         """Records that the log says it had to drop."""
-        self.skipped = 0
+        self.skipped: int = 0
         """Lines that are no records; always 0 when such lines raise."""
         self._on_error = on_error
         self._records = self._read(paths)
@@ -55,7 +55,7 @@ class Records(Iterator[dict[str, Any]]):
         if not isinstance(fields, dict):
             self._complain(name, number, "not a JSON object")
         elif is_gap(fields):
-            self.dropped += fields["dropped"]
+            self.dropped += int(fields["dropped"])
         elif "transaction" not in fields:
             self._complain(name, number, "not a log record: it has no field 'transaction'")
         else:

@@ -169,8 +169,6 @@ class Headers:
             return NotImplemented
         return [field[1:] for field in self.fields] == [field[1:] for field in other.fields]
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {value if len(value) <= 40 else value[:37] + '...'}" for name, value in self.items()[:12])
         more = f", and {len(self) - 12} more" if len(self) > 12 else ""

@@ -50,7 +50,7 @@ class BackgroundFetch(Plugin):
         """Seconds for one of them."""
 
     def __init__(self, options: Options | None = None) -> None:
-        self.options = options or self.Options()
+        self.options: BackgroundFetch.Options = options or self.Options()
         self._background = Background(self.options.concurrency)
 
     async def run(self, proxy: Proxy) -> None:

@@ -32,7 +32,7 @@ class HealthCheck(Plugin):
         """Answer with what the proxy holds, as JSON, instead of the body."""
 
     def __init__(self, options: Options | None = None) -> None:
-        self.options = options or self.Options()
+        self.options: HealthCheck.Options = options or self.Options()
 
     async def read_request(self, txn: Transaction) -> None:
         """Answer, if it is for here."""

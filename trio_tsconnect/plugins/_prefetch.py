@@ -61,7 +61,7 @@ class Prefetch(Plugin):
         """Seconds for one of them."""
 
     def __init__(self, options: Options | None = None) -> None:
-        self.options = options or self.Options()
+        self.options: Prefetch.Options = options or self.Options()
         self._pattern = re.compile(self.options.pattern) if self.options.pattern else None
         self._background = Background(self.options.concurrency)
 

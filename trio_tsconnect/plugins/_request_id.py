@@ -77,7 +77,7 @@ class RequestId(Plugin):
         """Whether a trace that begins here says that it is recorded."""
 
     def __init__(self, options: Options | None = None) -> None:
-        self.options = options or self.Options()
+        self.options: RequestId.Options = options or self.Options()
         self._ids: WeakKeyDictionary[Transaction, tuple[str, TraceContext | None]] = WeakKeyDictionary()
 
     async def read_request(self, txn: Transaction) -> None:

@@ -55,7 +55,7 @@ class _HTTP1:
 
     def __init__(self, stream: trio.abc.Stream, *, limits: HeadLimits | None = None, parser: Parser = "h11") -> None:
         self.stream = stream
-        self.limits = limits or HeadLimits()
+        self.limits: HeadLimits = limits or HeadLimits()
         self.trailers: Headers | None = None
         """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
         self.body: Body = NO_BODY

@@ -82,8 +82,8 @@ class Pipe:
 
     def __init__(self, window: int, mark: int = 0) -> None:
         self._send, self._receive = trio.open_memory_channel[bytes](math.inf)
-        self.window = window
-        self.mark = mark
+        self.window: int = window
+        self.mark: int = mark
         self._unread = 0
         self._total = 0
         self._held = bytearray()
