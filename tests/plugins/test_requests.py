@@ -10,7 +10,8 @@ import trio
 from trio.abc import Clock
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect import ConfigError, ConnectOptions, HttpConfig, RemapRule
+from trio_tsconnect import ClientInfo, ConfigError, ConnectOptions, HttpConfig, RemapRule
+from trio_tsconnect.logstats import summarize
 from trio_tsconnect.plugins import Aggregate, AuthRequest, BackgroundFetch, Mirror, Prefetch, Source
 from trio_tsconnect.testing import Answer, OriginRequest, exchange
 
@@ -130,6 +131,19 @@ async def test_a_service_without_any_rule_is_asked_all_the_same(autojump_clock: 
     async with open_kit(origins=BOTH, remap=rules) as kit:
         kit.origins["auth.test"].answer("/check", 403)
         assert (await kit.ask("GET /")).status == 403
+
+
+async def test_the_questions_are_not_counted_as_streams_of_the_client(autojump_clock: Clock) -> None:
+    async with open_kit(auth(), origins=BOTH) as kit:
+        kit.origins["auth.test"].answer("/check")
+        kit.origins["site.test"].answer("/")
+        number = kit.proxy.next_id()
+        for stream in (1, 3, 5):
+            client = ClientInfo(address="192.0.2.1", protocol="h2", alpn="h2", connection=number, stream=stream)
+            assert (await kit.ask("GET /", client=client, tag="h2", id=number)).status == 200
+    summary = summarize(kit.records)
+    assert summary.transactions == 6
+    assert summary.streams_per_connection == {number: 3}
 
 
 async def test_a_client_that_leaves_takes_the_question_with_it(autojump_clock: Clock) -> None:
@@ -358,10 +372,10 @@ async def test_the_next_of_a_series_are_fetched(autojump_clock: Clock) -> None:
     plugin = Prefetch(Prefetch.Options(pattern=r"/video/(?P<n>[0-9]+)[.]ts", ahead=2))
     async with open_kit(plugin) as kit:
         origin = kit.origins["site.test"]
-        origin.answer("/video/099.ts")
-        await kit.ask("GET /video/099.ts?q")
+        origin.answer("/video/098.ts")
+        await kit.ask("GET /video/098.ts?q")
         await settle(kit, 3)
-        assert sorted(request.target for request in origin.requests) == ["/video/099.ts?q", "/video/100.ts?q", "/video/101.ts?q"]
+        assert sorted(request.target for request in origin.requests) == ["/video/098.ts?q", "/video/099.ts?q", "/video/100.ts?q"]
 
 
 @pytest.mark.parametrize(("method", "status"), [("POST", 200), ("GET", 404), ("GET", 206)])

@@ -152,7 +152,7 @@ async def test_a_switch_that_nobody_asked_for_is_a_bad_answer(transport: Transpo
     async with open_rig(transport, b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n") as rig:
         client = await rig.connect()
         assert (await client.ask(get())).status == 502
-        assert how(await rig.record()) == ("origin", "origin_bad_response")
+        assert how(await rig.record()) == ("origin", "unexpected_switch")
 
 
 async def test_an_origin_that_only_hints_is_not_waited_for_without_end(transport: Transport) -> None:

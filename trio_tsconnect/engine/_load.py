@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import re
 import sys
@@ -60,7 +59,7 @@ def import_module(name: str, folder: Path) -> object:
     """Import a module by its dotted name, where it is looked for in `folder` last. `ConfigError` when it is not there, or fails."""
     top = name.partition(".")[0]
     beside = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
-    if beside and os.fspath(folder) not in sys.path and importlib.util.find_spec(top) is None:
+    if beside and os.fspath(folder) not in sys.path:  # at its end, where it hides nothing
         sys.path.append(os.fspath(folder))
         importlib.invalidate_caches()
     try:

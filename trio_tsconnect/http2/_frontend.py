@@ -308,9 +308,9 @@ class Connection:
             self.task_ended()
 
     def _reset_number(self, number: int, code: int) -> None:
-        self._receiver.remember_reset(number)
-        self._machine.h2.reset_stream(number, code)
-        self.writer.ring()
+        if self._machine.reset(number, code):
+            self._receiver.remember_reset(number)
+            self.writer.ring()
 
     def ready(self, stream: Stream) -> None:
         """A stream has something to write."""

@@ -124,6 +124,14 @@ class Machine:
             cause = "enhance_your_calm" if code == ErrorCode.ENHANCE_YOUR_CALM else "protocol_error"
             raise ConnectionFault(code, str(error), cause) from None
 
+    def reset(self, stream: int, code: int) -> bool:
+        """Reset a stream; False when both sides had ended it already."""
+        try:
+            self.h2.reset_stream(stream, code)
+        except ProtocolError:
+            return False
+        return True
+
     @property
     def fields(self) -> Sequence[Pair]:
         """The fields of the head that was received last."""

@@ -1,5 +1,6 @@
 """One record per transaction, and where records go."""
 
+from trio_tsconnect.log._combined import combined as combined
 from trio_tsconnect.log._jsonlines import JsonLinesLog as JsonLinesLog
 from trio_tsconnect.log._jsonlines import StderrLog as StderrLog
 from trio_tsconnect.log._log import Log as Log

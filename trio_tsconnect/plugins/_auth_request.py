@@ -17,8 +17,6 @@ from trio_tsconnect.plugins._options import as_tuple, field_names, number, url
 TAG = "auth_request"
 """The tag of its requests."""
 
-_TOLD = (b"x-original-method", b"x-original-url")
-
 
 @public("trio_tsconnect.plugins")
 class AuthRequest(Plugin):
@@ -74,7 +72,6 @@ class AuthRequest(Plugin):
         if self.options.fields:
             wanted = {name.lower() for name in self.options.fields}
             headers = Headers([(name, value) for name, value in headers.items() if name.lower() in wanted])
-        headers.remove(_TOLD)
         headers["Host"] = self._uri.authority
         headers["X-Original-Method"] = txn.request.method
         headers["X-Original-URL"] = txn.url or ""
