@@ -64,7 +64,7 @@ class Plugin:
         """A client connection that had a `session_start` has ended. Source: TS_HTTP_SSN_CLOSE_HOOK."""
 
     async def transaction_start(self, txn: Transaction) -> None:
-        """A request begins to arrive; `txn.request` is None yet. Source: TS_HTTP_TXN_START_HOOK."""
+        """A request begins to arrive; there is no `txn.request` yet. Source: TS_HTTP_TXN_START_HOOK."""
 
     async def read_request(self, txn: Transaction) -> None:
         """The request head was read, and is acceptable. Source: TS_HTTP_READ_REQUEST_HDR_HOOK."""

@@ -56,9 +56,7 @@ def judge(txn: Transaction, rules: tuple[AccessRule, ...]) -> None:
 
 def choose_origin(txn: Transaction) -> Origin:
     """The origin of the request's target, which a plugin may have changed since `remap`. It also settles `txn.uri`."""
-    if txn.intercept_origin is not None:
-        return txn.intercept_origin
-    if txn.method == "CONNECT" and txn.uri is not None:
+    if txn.method == "CONNECT" and txn.uri is not None and txn.intercept_origin is None:
         return TCPOrigin(txn.uri.host, txn.uri.port)
     target = txn.request.target
     rule, uri = txn.rule, txn.uri
@@ -70,6 +68,8 @@ def choose_origin(txn: Transaction) -> Origin:
         uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
         rule = rule if rule is not None and (uri.host, uri.port) == (rule.target.host, rule.target.port) else None
         txn.uri, txn.origin_url = uri, str(uri)
+    if txn.intercept_origin is not None:
+        return txn.intercept_origin
     config = txn.origin_config
     tls = None
     if uri.scheme == "https":

@@ -91,6 +91,9 @@ class Session:
         if not self._cancelled:
             self._cancelled = True
             self.cancel_cause = (by, why)
+            if self.transaction is not None:
+                for child in self.transaction.children:
+                    child.cancel("proxy", "parent_ended")
             if self.nursery is not None:
                 self.nursery.cancel_scope.cancel()
 

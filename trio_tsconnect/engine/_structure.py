@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, MutableSequence
 from pathlib import Path
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import attrs
 
@@ -21,6 +21,8 @@ from trio_tsconnect.engine._plugin import Plugin
 
 if TYPE_CHECKING:
     from cattrs import Converter
+
+T = TypeVar("T")
 
 
 def converter_of(folder: Path, *, strangers: bool = False) -> Converter:
@@ -137,19 +139,17 @@ def _plugin(value: Any, folder: Path) -> Plugin:
     if "use" not in table:
         raise ConfigError("is missing, and has no default", key="use")
     use = "" if isinstance(value, str) else "use"
-    plugin: type[Plugin] = _at(use, find_plugin, table["use"], folder)
-    kind: type | None = _at(use, options_class, plugin)
+    plugin = _at(use, find_plugin, table["use"], folder)
+    kind = _at(use, options_class, plugin)
     if kind is None:
         if "options" in table:
             raise ConfigError(f"{plugin.__qualname__} takes no options, expected none", key="options")
-        made: Plugin = _at("", make_plugin, plugin, None)
-        return made
+        return _at("", make_plugin, plugin, None)
     options = _at("options", _structure_options, table.get("options", {}), kind, folder)
-    made = _at("options", make_plugin, plugin, options)  # what it finds wrong now is wrong with its options
-    return made
+    return _at("options", make_plugin, plugin, options)  # what it finds wrong now is wrong with its options
 
 
-def _at(key: str, act: Callable[..., Any], *given: Any) -> Any:
+def _at(key: str, act: Callable[..., T], *given: Any) -> T:
     """Call, and say of a fault where it is."""
     try:
         return act(*given)

@@ -58,6 +58,20 @@ class Transaction:
         """The transaction that opened the connection on which this one came; None for a root."""
         self.depth: int = self.parent.depth + 1 if self.parent else 0
         """How many ancestors there are."""
+        self.uri: TargetURI | None = None
+        """Where the request goes, once that is decided (`post_remap`)."""
+        self.rule: RemapRule | None = None
+        """The remap rule that matched, if one did."""
+        self.method: str | None = None
+        """The method as received; None until it is known."""
+        self.url: str | None = None
+        """The target URI as received (until `pre_remap`: the target as it stands on the request line)."""
+        self.origin_status: int | None = None
+        """The status of the origin's last response."""
+        self.attempts: int = 0
+        """How many times an origin was asked."""
+        self.ended: Ended | None = None
+        """How it ended; None while nothing has ended it."""
         # what follows is the engine's
         self.started: float = trio.current_time()
         self.wall_time: float = session.proxy.wall_time()
@@ -76,7 +90,6 @@ class Transaction:
         self.descendants = 0
         self.prepared = False
         self.upgrade: list[str] | None = None
-        self.ended: Ended | None = None
         self.plugin_log: dict[str, dict[str, Any]] = {}
         self.plugin_name = ""
         self.expects_continue = False
@@ -89,18 +102,12 @@ class Transaction:
         self.close_delimited = False
         self.wants_keep_alive = False
         self.keep_alive = False
-        self.uri: TargetURI | None = None
-        self.rule: RemapRule | None = None
         self.origin: OriginConnection | None = None
         self.origin_id: int | None = None
         self.origin_reused: bool | None = None
         self.origin_url: str | None = None
-        self.origin_status: int | None = None
         self.status: int | None = None
-        self.method: str | None = None
-        self.url: str | None = None
         self.version = "1.1"
-        self.attempts = 0
         self.request_bytes = 0
         self.response_bytes = 0
         self.milestones[State.READ_REQUEST.value] = 0.0

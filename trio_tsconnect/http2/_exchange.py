@@ -10,7 +10,8 @@ from __future__ import annotations
 import trio
 
 from trio_tsconnect import VirtualConnection
-from trio_tsconnect.http2._fields import Pair, response_fields
+from trio_tsconnect.http2._fields import response_fields
+from trio_tsconnect.http2._hpack import Pair
 
 _READ_SIZE = 65536
 

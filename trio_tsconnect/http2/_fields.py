@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from trio_tsconnect.http2._errors import ErrorCode, StreamFault
+from trio_tsconnect.http2._hpack import Pair
 from trio_tsconnect.message import FORBIDDEN_IN_TRAILERS, is_token
-
-Pair = tuple[bytes, bytes]
 
 # RFC 9113 §8.2.2. TE is judged by its value.
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})

@@ -15,9 +15,10 @@ import trio
 
 from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy, VirtualConnection
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
-from trio_tsconnect.http2._fields import Pair, Rejected, read_request
+from trio_tsconnect.http2._fields import Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
 from trio_tsconnect.http2._frames import goaway
+from trio_tsconnect.http2._hpack import Pair
 from trio_tsconnect.http2._limits import Http2Limits
 from trio_tsconnect.http2._priority import DEFAULT, parse_priority
 from trio_tsconnect.http2._protocol import Machine

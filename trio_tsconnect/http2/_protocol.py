@@ -3,25 +3,22 @@
 The law: h2 is imported here and nowhere else. It keeps the states of streams, both flow controls, SETTINGS and HPACK; it judges no field, for
 that would be a second and a third pass over each, and an error of one stream would end the connection.
 
-So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h2 a head that there is nothing to say about. In the other
-direction the encoder keeps its table small whatever a client permits: its size is our memory, and the time of each look-up.
+So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h2 a head that there is nothing to say about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
 import h2.settings
-from hpack import Decoder, Encoder
 
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
-from trio_tsconnect.http2._fields import Pair
 from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE
+from trio_tsconnect.http2._hpack import FieldDecoder, Pair, SmallEncoder
 from trio_tsconnect.http2._limits import Http2Limits
 
 H2Connection = h2.connection.H2Connection
@@ -41,35 +38,8 @@ NO_RFC7540_PRIORITIES = 0x9
 INITIAL_WINDOW = 65535
 """RFC 9113 §6.9.2: of the connection, and of streams until SETTINGS say otherwise."""
 
-_STAND_IN = [(b":method", b"GET")]
 _CODES = h2.settings.SettingCodes
-_MAX_TABLE = 4096
 _GOAWAY_SIZE = 17
-
-
-class _FieldDecoder(Decoder):
-    """Keeps the fields; h2 gets a stand-in."""
-
-    fields: Sequence[Pair] = ()
-
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
-        self.fields = list(super().decode(data, raw=True))
-        return _STAND_IN
-
-
-class _SmallEncoder(Encoder):
-    """Never uses more of the table than the size that every decoder has."""
-
-    @property
-    def header_table_size(self) -> int:
-        return self.header_table.maxsize
-
-    @header_table_size.setter
-    def header_table_size(self, value: int) -> None:
-        value = min(value, _MAX_TABLE)
-        self.header_table.maxsize = value
-        if self.header_table.resized:
-            self.table_size_changes.append(value)
 
 
 class _Connection(H2Connection):
@@ -90,9 +60,9 @@ class Machine:
                 normalize_outbound_headers=False,
             )
         )
-        self._decoder = _FieldDecoder(max_header_list_size=limits.max_header_list)
+        self._decoder = FieldDecoder(max_header_list_size=limits.max_header_list)
         h2_connection.decoder = self._decoder
-        h2_connection.encoder = _SmallEncoder()
+        h2_connection.encoder = SmallEncoder()
         self.last_words = b""
         """What was to be sent before the fault that ended the connection."""
 

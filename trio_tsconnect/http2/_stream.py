@@ -15,8 +15,9 @@ import trio
 from trio_tsconnect import VirtualConnection
 from trio_tsconnect.http2._errors import ErrorCode
 from trio_tsconnect.http2._exchange import BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, send_quietly
-from trio_tsconnect.http2._fields import Pair, RequestHead, websocket_accepted
+from trio_tsconnect.http2._fields import RequestHead, websocket_accepted
 from trio_tsconnect.http2._flow import StreamWindow
+from trio_tsconnect.http2._hpack import Pair
 from trio_tsconnect.http2._priority import Priority, parse_priority
 
 if TYPE_CHECKING:

@@ -1,0 +1,99 @@
+"""HPACK (RFC 7541), as this front end wants it of the library that h2 uses.
+
+The law: what a peer may make us remember is bounded here, whatever it announces or permits.
+
+Requests and responses of one connection repeat themselves. Once all fields of a head are in the table, the next head like it is the same few
+bytes, for as long as the table does not change; so the last heads are kept beside the table, and forgotten when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hpack import Decoder, Encoder
+from hpack.table import HeaderTable
+
+Pair = tuple[bytes, bytes]
+
+MAX_TABLE = 4096
+"""RFC 9113 §6.5.2: the size that every table has to begin with. Ours are never larger: it is our memory, and the time of each look-up."""
+_MOST_KEPT = 64
+
+_STAND_IN = [(b":method", b"GET")]
+
+
+class _Table(HeaderTable):
+    """Tells when it has changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changes += 1
+        super().add(name, value)
+
+
+class FieldDecoder(Decoder):
+    """Keeps the fields that it decoded; who asked, which is h2, gets a head that there is nothing to say about."""
+
+    def __init__(self, max_header_list_size: int) -> None:
+        super().__init__(max_header_list_size)
+        self.header_table: _Table = _Table()
+        self.fields: Sequence[Pair] = ()
+        """The fields of the head that was decoded last."""
+        self._kept: dict[bytes, Sequence[Pair]] = {}
+        self._kept_at = 0
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
+        table = self.header_table
+        if self._kept_at != table.changes:
+            self._kept.clear()
+            self._kept_at = table.changes
+        elif (kept := self._kept.get(data)) is not None:
+            self.fields = kept
+            return _STAND_IN
+        self.fields = [(name, value) for name, value in super().decode(data, raw=True)]
+        if self._kept_at == table.changes and len(self._kept) < _MOST_KEPT and len(data) < MAX_TABLE and self._is_only_fields(data):
+            self._kept[data] = self.fields
+        return _STAND_IN
+
+    @staticmethod
+    def _is_only_fields(data: bytes) -> bool:
+        """Whether the block changes no size of the table: such instructions stand at its beginning (RFC 7541 §4.2)."""
+        return data[:1] != b"" and not 0x20 <= data[0] < 0x40
+
+
+class SmallEncoder(Encoder):
+    """Never uses more of its table than every peer has to have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.header_table: _Table = _Table()
+        self._kept: dict[tuple[Pair, ...], bytes] = {}
+        self._kept_at = 0
+
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        self.header_table.maxsize = value = min(value, MAX_TABLE)
+        self.header_table.changes += 1
+        if self.header_table.resized:
+            self.table_size_changes.append(value)
+
+    def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
+        table, key = self.header_table, tuple(headers)
+        if self._kept_at != table.changes:
+            self._kept.clear()
+            self._kept_at = table.changes
+        elif (kept := self._kept.get(key)) is not None:
+            return kept
+        resized = table.resized
+        block = super().encode(key, huffman)
+        if self._kept_at == table.changes and not resized and len(self._kept) < _MOST_KEPT and len(block) < MAX_TABLE:
+            self._kept[key] = block
+        return block
