@@ -168,7 +168,7 @@ def test_a_rule_that_cannot_be_meant_is_refused(fields: dict[str, Any], line: st
 @pytest.mark.parametrize("name", ["ops", "cn=ops", "CN=", "DNS:", "C=XX", 7])
 def test_a_certificate_is_asked_for_in_one_of_the_forms(name: object) -> None:
     with pytest.raises(ConfigError, match=r"^certificates\[0\]: must be "):
-        AccessRule(action="deny", certificates=[name])  # type: ignore[list-item]
+        AccessRule(action="deny", certificates=[name])
 
 
 def test_rules_that_nobody_gets_to_are_worth_a_warning() -> None:

@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine._world import GET, Wire, World, how, listening, open_world, silent
+from tests.engine._world import Wire
 from trio_tsconnect import (
     ConnectOptions,
     ConnectRefused,
@@ -32,7 +32,6 @@ from trio_tsconnect import (
     open_proxy,
     open_virtual_connection_pair,
 )
-from trio_tsconnect.engine import HOOKS
 
 TARGET = ("origin.test", 80)
 OPENING = ("read_request", "pre_remap", "post_remap", "send_request", "read_response", "send_response")
@@ -81,7 +80,7 @@ def nodes(children: st.SearchStrategy[tuple[Node, ...]]) -> st.SearchStrategy[No
         together=st.booleans(),
         kind=st.sampled_from(["read", "read", "abandon", "forget", "detach"]),
         patience=st.sampled_from([None, None, 0.0, 0.5, 2.5]),
-        crash=st.sampled_from([None, None, None, None, *TRANSACTION_HOOKS]),
+        crash=st.sampled_from([*[None] * 24, *TRANSACTION_HOOKS]),
         delay=st.sampled_from([0.0, 0.0, 0.5, 2.0, math.inf]),
         pieces=st.integers(0, 3),
         dies=st.sampled_from([False, False, False, True]),
@@ -228,11 +227,13 @@ class Origins:
     grower: Grower
     nursery: trio.Nursery
     streams: list[VirtualConnection] = attrs.Factory(list)
+    far_ends: list[VirtualConnection] = attrs.Factory(list)
 
     async def open(self) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         near, far = open_virtual_connection_pair(buffer_index=0)
-        self.streams += [near, far]
+        self.streams.append(near)
+        self.far_ends.append(far)
         self.nursery.start_soon(self._serve, far)
         return near
 
@@ -259,7 +260,7 @@ class Origins:
                 await trio.sleep(1)
 
     def die(self) -> None:
-        for stream in self.streams[1::2]:
+        for stream in self.far_ends:
             stream.abort("the origin died")
 
 
@@ -294,8 +295,9 @@ async def play(tree: Node, fault: Fault, limits: dict[str, Any]) -> None:
         assert proxy._internal == proxy._virtual == 0
         for stream in origins.streams:
             assert stream._closed
-            assert stream.statistics().receiving.unread == stream.statistics().sending.unread == 0
-        assert set(tasks()) == before
+            assert stream.statistics().receiving.unread == 0
+        nursery.cancel_scope.cancel()
+    assert set(tasks()) == before
     check_records(grower, log)
 
 

@@ -35,9 +35,47 @@ REQUESTS = {
     "options": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"Connection: X\r\nX: a\r\n\r\n",
 }
 
-INSERTED = (b"\n", b"\r", b"\0", b"\t", b" ", b"\x0b", b"\x7f", b"\x85", b"\xff", b":", b",", b";", b'"', b"0", b"\r\n", b"\r\n ", b"\n\n", b"\r\n\r\n")
+INSERTED = (
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\t",
+    b" ",
+    b"\x0b",
+    b"\x7f",
+    b"\x85",
+    b"\xff",
+    b":",
+    b",",
+    b";",
+    b'"',
+    b"0",
+    b"\r\n",
+    b"\r\n ",
+    b"\n\n",
+    b"\r\n\r\n",
+)
 
-LENGTHS = (b"5", b"+5", b"-5", b"05", b"0x5", b"5 ", b"\t5", b"5\x0b", b"5, 5", b"5,6", b"5;5", b"5.0", b"5e0", b"0", b"", b"1" * 30, b'"5"', b"5\xa0")
+LENGTHS = (
+    b"5",
+    b"+5",
+    b"-5",
+    b"05",
+    b"0x5",
+    b"5 ",
+    b"\t5",
+    b"5\x0b",
+    b"5, 5",
+    b"5,6",
+    b"5;5",
+    b"5.0",
+    b"5e0",
+    b"0",
+    b"",
+    b"1" * 30,
+    b'"5"',
+    b"5\xa0",
+)
 
 CODINGS = (
     b"Transfer-Encoding: chunked",
@@ -82,9 +120,22 @@ CODINGS = (
 _AN_HONEST_FIELD = re.compile(rb"(Transfer_Encoding|Content-Encoding): .*")
 
 CHUNK_SIZES = (
-    b"5 5\t +5 -5 0x5 5h 5, 5;; 5; 5;= 5;a= 5;=a 5;a=\"b 5;a=\"b\\ 5\x0b 5\0 5\xa0 0_5 .5 5. 00000000000000000005 10000000000000005 "
+    b'5 5\t +5 -5 0x5 5h 5, 5;; 5; 5;= 5;a= 5;=a 5;a="b 5;a="b\\ 5\x0b 5\0 5\xa0 0_5 .5 5. 00000000000000000005 10000000000000005 '
     b"ffffffffffffffff 8000000000000000 fffffffffffffffff 6 4 0".split(b" ")
-) + [b"5 ", b" 5", b"5\n", b"\r\n5", b"5;a\nb", b"5;a\rb", b"5;a=b\n\nGET /smuggled HTTP/1.1", b"", b"5 ;a", b"5; a", b"5;a =b", b"5;" + b"a" * 5000]
+) + [
+    b"5 ",
+    b" 5",
+    b"5\n",
+    b"\r\n5",
+    b"5;a\nb",
+    b"5;a\rb",
+    b"5;a=b\n\nGET /smuggled HTTP/1.1",
+    b"",
+    b"5 ;a",
+    b"5; a",
+    b"5;a =b",
+    b"5;" + b"a" * 5000,
+]
 
 HOSTS = (
     b"Host: site.test\r\nHost: other.test",
@@ -144,13 +195,18 @@ TARGETS = (
     b"?a",
     b"",
 )
-VERSIONS = b"HTTP/1.1 HTTP/1.0 HTTP/0.9 HTTP/1.2 HTTP/2.0 HTTP/2 HTTP/1 HTTP/1. HTTP/.1 HTTP/01.1 HTTP/1.01 HTTP/1.1.1 HTTP/11 HTTP/1,1 http/1.1 HTTP /1.1 HTTPS/1.1 HTTP\\1.1 HTTP/-1.1 HTTP/1.1\0".split(b" ") + [
-    b"",
-    b"HTTP/1.1 ",
-    b"HTTP/1.1\t",
-    b" HTTP/1.1",
-    b"\tHTTP/1.1",
-]
+VERSIONS = (
+    b"HTTP/1.1 HTTP/1.0 HTTP/0.9 HTTP/1.2 HTTP/2.0 HTTP/2 HTTP/1 HTTP/1. HTTP/.1 HTTP/01.1 HTTP/1.01 HTTP/1.1.1 HTTP/11 HTTP/1,1 http/1.1 HTTP /1.1 HTTPS/1.1 HTTP\\1.1 HTTP/-1.1 HTTP/1.1\0".split(
+        b" "
+    )
+    + [
+        b"",
+        b"HTTP/1.1 ",
+        b"HTTP/1.1\t",
+        b" HTTP/1.1",
+        b"\tHTTP/1.1",
+    ]
+)
 TRAILERS = (
     b"X: a",
     b"X : a",
@@ -203,7 +259,11 @@ def smuggling() -> Iterator[Hostile]:
                 yield Hostile(f"smuggling: {first!r} and {second!r}", head + b"0\r\n\r\n" + SMUGGLED, must_refuse=not honest)
         for version in (b"1.1", b"1.0"):
             head = b"POST / HTTP/%b\r\n%b%b\r\n\r\n" % (version, HOST, coding)
-            yield Hostile(f"smuggling: HTTP/{version.decode()} and {coding!r}", head + b"0\r\n\r\n" + SMUGGLED, must_refuse=version == b"1.0" and not honest)
+            yield Hostile(
+                f"smuggling: HTTP/{version.decode()} and {coding!r}",
+                head + b"0\r\n\r\n" + SMUGGLED,
+                must_refuse=version == b"1.0" and not honest,
+            )
     for one in LENGTHS:
         for two in LENGTHS:
             head = b"POST / HTTP/1.1\r\n%bContent-Length: %b\r\nContent-Length: %b\r\n\r\n" % (HOST, one, two)
@@ -268,7 +328,9 @@ REPLIES = {
     "nothing": b"HTTP/1.1 204 No Content\r\nX: a\r\n\r\n",
 }
 POISON = response(b"poison")
-STATUS_LINES = b"HTTP/1.1 200|HTTP/1.1  200 OK|HTTP/1.1 200OK|HTTP/1.1 2000 OK|HTTP/1.1 20 OK|HTTP/1.1 -20 OK|HTTP/1.1 100 OK|HTTP/1.1 101 OK|HTTP/1.1 199 OK|HTTP/1.1 000 OK|HTTP/1.1 600 OK|HTTP/1.1 999 OK|HTTP/1.0 200 OK|HTTP/0.9 200 OK|HTTP/2 200|HTTP/1.1 204 OK|HTTP/1.1 304 OK|HTTP/1.1 205 OK|HTTP/1.1 200 O\0K|HTTP/1.1 200 \xff|ICY 200 OK|HTTP/1.1|200 OK||<html>|HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK".split(b"|")
+STATUS_LINES = b"HTTP/1.1 200|HTTP/1.1  200 OK|HTTP/1.1 200OK|HTTP/1.1 2000 OK|HTTP/1.1 20 OK|HTTP/1.1 -20 OK|HTTP/1.1 100 OK|HTTP/1.1 101 OK|HTTP/1.1 199 OK|HTTP/1.1 000 OK|HTTP/1.1 600 OK|HTTP/1.1 999 OK|HTTP/1.0 200 OK|HTTP/0.9 200 OK|HTTP/2 200|HTTP/1.1 204 OK|HTTP/1.1 304 OK|HTTP/1.1 205 OK|HTTP/1.1 200 O\0K|HTTP/1.1 200 \xff|ICY 200 OK|HTTP/1.1|200 OK||<html>|HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK".split(
+    b"|"
+)
 
 
 def hostile_replies() -> list[Hostile]:
@@ -281,7 +343,9 @@ def hostile_replies() -> list[Hostile]:
     for size in CHUNK_SIZES:
         found.append(Hostile(f"reply chunk size {size[:40]!r}", _says(b"Transfer-Encoding: chunked", b"%b\r\nhello\r\n0\r\n\r\n" % size)))
     for trailer in TRAILERS:
-        found.append(Hostile(f"reply trailer {trailer[:40]!r}", _says(b"Transfer-Encoding: chunked", b"0\r\n%b\r\n\r\n" % trailer + POISON)))
+        found.append(
+            Hostile(f"reply trailer {trailer[:40]!r}", _says(b"Transfer-Encoding: chunked", b"0\r\n%b\r\n\r\n" % trailer + POISON))
+        )
     for first in STATUS_LINES:
         for fields in (b"Content-Length: 5", b"Transfer-Encoding: chunked", b"X: a"):
             found.append(Hostile(f"reply {first!r} with {fields!r}", _says(fields, b"hello" + POISON, first=first)))

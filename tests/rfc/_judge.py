@@ -148,3 +148,16 @@ def check_passed_on(data: bytes, answer: Message, method: bytes) -> None:
         return
     assert answer.status == said.status
     assert answer.content == (b"" if said.status == 205 else said.content)
+
+
+async def ask_hostile_origin(rig: Rig, origin: HostileOrigin, says: bytes, method: bytes, version: bytes) -> bool:
+    """Have the origin say this in answer to one request, and send another behind it; whether it was passed on, whole."""
+    records = len(rig.records)
+    origin.says, origin.stays_open = says, is_whole(says, method)
+    fields = b"Connection: keep-alive\r\n" if version == b"1.0" else b""
+    sent = b"%b / HTTP/%b\r\nHost: site.test\r\n%b\r\n" % (method, version, fields)
+    raw, ended = await converse(rig, sent + get(b"/second"))
+    try:
+        return check_reply(says, raw, method, rig.records[records:], may_close=version == b"1.0", ended=ended)
+    except Exception as exc:
+        raise AssertionError(f"gives {raw[:300]!r}") from exc

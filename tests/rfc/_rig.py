@@ -23,6 +23,7 @@ Serve = Callable[["Wire"], Awaitable[None]]
 PATIENCE = 1000.0
 """Seconds of the mock clock after which a test has hung: longer than any limit of the proxy, or several of them."""
 
+
 def on_mock_clock(main: Callable[..., Awaitable[Any]], *args: Any, clock: trio.abc.Clock | None = None, **options: Any) -> Any:
     """For `pytest.mark.trio(run=...)`: no wait takes time.
 

@@ -16,7 +16,9 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]
 _FIELD_LINE = re.compile(rb"(%b): ?((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)" % _TOKEN)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=]+)(?::[0-9]{0,5})?")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
-_NEVER_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host", b"trailer", b"connection", b"set-cookie", b"authorization"})
+_NEVER_IN_TRAILERS = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"trailer", b"connection", b"set-cookie", b"authorization"}
+)
 _OF_ONE_HOP = frozenset({b"keep-alive", b"proxy-connection", b"http2-settings"})
 _CONNECTION = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"upgrade, te"})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("tests.rfc._rig", "tests.rfc._tables")
+pytest.register_assert_rewrite("tests.rfc._rig", "tests.rfc._tables", "tests.rfc._judge")
 
-from tests.rfc._rig import on_mock_clock  # noqa: E402 - only after that
+from tests.rfc._rig import on_mock_clock
 
 
 @pytest.fixture(params=["tcp", "virtual"])

@@ -37,7 +37,9 @@ BOTH = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
 REQUESTS = [
     # §6.1 Transfer-Encoding
     Refused("§6.1 both kinds of framing", head(BOTH) + HELLO, why="conflicting_framing"),
-    Refused("§6.1 both, the other way round", head(b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n") + HELLO, why="conflicting_framing"),
+    Refused(
+        "§6.1 both, the other way round", head(b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n") + HELLO, why="conflicting_framing"
+    ),
     Refused("§6.1 both, and a length of nothing", head(b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"), why="conflicting_framing"),
     Refused("§6.1 both, and a coding nobody knows", head(b"Content-Length: 5\r\nTransfer-Encoding: x\r\n"), why="conflicting_framing"),
     Refused("§6.1 a coding nobody knows", head(b"Transfer-Encoding: x\r\n"), 501, "unknown_transfer_coding"),
@@ -100,7 +102,13 @@ REQUESTS = [
     Refused("9110 §9.3.8 TRACE with a body", with_body(b"TRACE"), why="unexpected_content"),
     Refused("9110 §9.3.6 CONNECT with a body", with_body(b"CONNECT").replace(b" / ", b" site.test:80 "), why="unexpected_content"),
     Refused("9110 §15.5.14 a body beyond the limit", post(b"a" * 11), 413, "request_too_large", http={"max_request_body": 10}),
-    Refused("9110 §15.5.14 chunks beyond the limit", chunked(b"b\r\nhello world\r\n" * 2), 413, "request_too_large", http={"max_request_body": 10}),
+    Refused(
+        "9110 §15.5.14 chunks beyond the limit",
+        chunked(b"b\r\nhello world\r\n" * 2),
+        413,
+        "request_too_large",
+        http={"max_request_body": 10},
+    ),
 ]
 
 
@@ -125,7 +133,9 @@ PASSED_ON = [
     Relayed("§7.1 zeros before a size", chunked(b"0005\r\nhello\r\n000\r\n\r\n"), chunked(HELLO)),
     Relayed("§7.1 capital hexadecimal digits", chunked(b"A\r\nhellohello\r\n0\r\n\r\n"), chunked(b"a\r\nhellohello\r\n0\r\n\r\n")),
     Relayed("§7 the name of the coding in other letters", head(b"Transfer-Encoding: cHuNkEd\r\n") + HELLO, chunked(HELLO)),
-    Relayed("§7.1.1 extensions are dropped", chunked(b'5;a;b=c; d = "e\\";f" \r\nhello\r\n0;g\r\n\r\n'.replace(b" \r", b"\r")), chunked(HELLO)),
+    Relayed(
+        "§7.1.1 extensions are dropped", chunked(b'5;a;b=c; d = "e\\";f" \r\nhello\r\n0;g\r\n\r\n'.replace(b" \r", b"\r")), chunked(HELLO)
+    ),
     Relayed("9110 §6.5 trailers", chunked(b"5\r\nhello\r\n0\r\nX: a\r\n\r\n"), chunked(b"5\r\nhello\r\n0\r\nX: a\r\n\r\n")),
     Relayed(
         "9110 §6.6.2 trailers that were announced",
@@ -185,17 +195,15 @@ ANSWERS = [
         says(CHUNKS, b"0\r\nX: a\r\nSet-Cookie: b\r\nContent-Length: 9\r\n\r\n"),
         says(CHUNKS, b"0\r\nX: a\r\n\r\n"),
     ),
-    Relayed("§6.3 an answer that ends by closing is chunked", get(), get(), says(b"", b"hello"), says(CHUNKS, HELLO), closing=True, goes_on=True),
     Relayed(
-        "§6.3 an empty answer that ends by closing", get(), get(), says(b""), says(CHUNKS, b"0\r\n\r\n"), closing=True, goes_on=True
+        "§6.3 an answer that ends by closing is chunked", get(), get(), says(b"", b"hello"), says(CHUNKS, HELLO), closing=True, goes_on=True
     ),
+    Relayed("§6.3 an empty answer that ends by closing", get(), get(), says(b""), says(CHUNKS, b"0\r\n\r\n"), closing=True, goes_on=True),
+    Relayed("§6.3 an answer of HTTP/1.0", get(), get(), says(b"", b"hello", first=b"HTTP/1.0 200 OK"), says(CHUNKS, HELLO), closing=True),
     Relayed(
-        "§6.3 an answer of HTTP/1.0", get(), get(), says(b"", b"hello", first=b"HTTP/1.0 200 OK"), says(CHUNKS, HELLO), closing=True
+        "§6.1 a chunked answer for HTTP/1.0 ends by closing", GET_1_0, get(), says(CHUNKS, HELLO), says(CLOSE, b"hello"), goes_on=False
     ),
-    Relayed("§6.1 a chunked answer for HTTP/1.0 ends by closing", GET_1_0, get(), says(CHUNKS, HELLO), says(CLOSE, b"hello"), goes_on=False),
-    Relayed(
-        "§6.1 and so for HTTP/1.0 that would go on", GET_1_0_KEEP, get(), says(CHUNKS, HELLO), says(CLOSE, b"hello"), goes_on=False
-    ),
+    Relayed("§6.1 and so for HTTP/1.0 that would go on", GET_1_0_KEEP, get(), says(CHUNKS, HELLO), says(CLOSE, b"hello"), goes_on=False),
     Relayed(
         "§7.1.2 trailers are dropped where they have no place",
         GET_1_0,
@@ -261,14 +269,28 @@ async def test_a_reply_is_refused(row: BadReply, transport: Transport) -> None:
 
 
 CUTS = [
-    CutReply("§8 fewer bytes than the length", says(b"Content-Length: 6\r\n", b"hello"), says(b"Content-Length: 6\r\n", b"hello"), "origin_truncated"),
+    CutReply(
+        "§8 fewer bytes than the length",
+        says(b"Content-Length: 6\r\n", b"hello"),
+        says(b"Content-Length: 6\r\n", b"hello"),
+        "origin_truncated",
+    ),
     CutReply("§8 no last chunk", says(CHUNKS, b"5\r\nhello\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "origin_truncated"),
     CutReply("§8 half a chunk", says(CHUNKS, b"6\r\nhello"), says(CHUNKS, b"5\r\nhello\r\n"), "origin_truncated"),
-    CutReply("§8 no end of the trailers", says(CHUNKS, b"5\r\nhello\r\n0\r\nX: a\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "origin_truncated"),
+    CutReply(
+        "§8 no end of the trailers", says(CHUNKS, b"5\r\nhello\r\n0\r\nX: a\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "origin_truncated"
+    ),
     CutReply("§7.1 a chunk size that is none", says(CHUNKS, b"5\r\nhello\r\nx\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "bad_chunk"),
     CutReply("§7.1 a bare LF after a size", says(CHUNKS, b"5\r\nhello\r\n0\n\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "bad_chunk"),
-    CutReply("§7.1.2 a malformed trailer", says(CHUNKS, b"5\r\nhello\r\n0\r\nX : a\r\n\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "malformed_trailers"),
-    CutReply("§7.1.2 a folded trailer", says(CHUNKS, b"5\r\nhello\r\n0\r\nX: a\r\n b\r\n\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "folded_line"),
+    CutReply(
+        "§7.1.2 a malformed trailer",
+        says(CHUNKS, b"5\r\nhello\r\n0\r\nX : a\r\n\r\n"),
+        says(CHUNKS, b"5\r\nhello\r\n"),
+        "malformed_trailers",
+    ),
+    CutReply(
+        "§7.1.2 a folded trailer", says(CHUNKS, b"5\r\nhello\r\n0\r\nX: a\r\n b\r\n\r\n"), says(CHUNKS, b"5\r\nhello\r\n"), "folded_line"
+    ),
     CutReply("§8 no last chunk, for HTTP/1.0", says(CHUNKS, b"5\r\nhello\r\n"), says(CLOSE, b"hello"), "origin_truncated", sent=GET_1_0),
 ]
 

@@ -28,10 +28,18 @@ PERSISTENCE = [
     Relayed("§9.6 close", plain(b"Connection: close\r\n"), get(), OK, CLOSING, goes_on=False),
     Relayed("§9.6 close in other letters", plain(b"Connection: Close\r\n"), get(), OK, CLOSING, goes_on=False),
     Relayed("§9.6 close among others", plain(b"Connection: x, close\r\n"), get(), OK, CLOSING, goes_on=False),
-    Relayed("§9.3 close wins over keep-alive", plain(b"Connection: keep-alive\r\nConnection: close\r\n"), get(), OK, CLOSING, goes_on=False),
+    Relayed(
+        "§9.3 close wins over keep-alive", plain(b"Connection: keep-alive\r\nConnection: close\r\n"), get(), OK, CLOSING, goes_on=False
+    ),
     Relayed("§9.3 HTTP/1.0 does not go on", plain(version=b"1.0"), get(), OK, CLOSING, goes_on=False),
     Relayed("§9.3 HTTP/1.0 goes on when it says so", plain(b"Connection: keep-alive\r\n", version=b"1.0"), get(), OK, KEEPING),
-    Relayed("§9.3 HTTP/1.0 goes on after a body", post(b"hello", fields=b"Connection: keep-alive\r\n").replace(b"1.1", b"1.0"), post(b"hello"), OK, KEEPING),
+    Relayed(
+        "§9.3 HTTP/1.0 goes on after a body",
+        post(b"hello", fields=b"Connection: keep-alive\r\n").replace(b"1.1", b"1.0"),
+        post(b"hello"),
+        OK,
+        KEEPING,
+    ),
     Relayed("§9.6 close of the origin is about its own connection", get(), get(), CLOSING, OK, closing=True),
     Relayed("§9.3 an origin of HTTP/1.0", get(), get(), OK.replace(b"1.1", b"1.0", 1), OK, closing=True),
 ]
@@ -46,13 +54,19 @@ async def test_whether_a_connection_goes_on(row: Relayed, transport: Transport) 
     ("reply", "connections"),
     [
         pytest.param(OK, 1, id="counted"),
-        pytest.param(response(fields=b"Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 5\r\n", b"").replace(b"hello", b"0\r\n\r\n"), 1, id="chunked"),
+        pytest.param(
+            response(fields=b"Transfer-Encoding: chunked\r\n").replace(b"Content-Length: 5\r\n", b"").replace(b"hello", b"0\r\n\r\n"),
+            1,
+            id="chunked",
+        ),
         pytest.param(CLOSING, 2, id="close"),
         pytest.param(OK.replace(b"1.1", b"1.0", 1), 2, id="HTTP/1.0"),
         pytest.param(KEEPING.replace(b"1.1", b"1.0", 1), 1, id="HTTP/1.0 that goes on"),
     ],
 )
-async def test_a_connection_to_the_origin_is_used_again_where_both_sides_let_it(reply: bytes, connections: int, transport: Transport) -> None:
+async def test_a_connection_to_the_origin_is_used_again_where_both_sides_let_it(
+    reply: bytes, connections: int, transport: Transport
+) -> None:
     async with open_rig(transport, reply) as rig:
         client = await rig.connect()
         await client.ask(get())
@@ -133,7 +147,9 @@ async def test_a_head_that_trickles_in_is_not_waited_for(transport: Transport) -
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("sent", [post(b"hello")[:-1], chunked(b"5\r\nhel"), chunked(b"5\r\nhello\r\n")], ids=["counted", "in a chunk", "between"])
+@pytest.mark.parametrize(
+    "sent", [post(b"hello")[:-1], chunked(b"5\r\nhel"), chunked(b"5\r\nhello\r\n")], ids=["counted", "in a chunk", "between"]
+)
 async def test_a_body_that_stops_is_answered_with_408(sent: bytes, transport: Transport) -> None:
     async with open_rig(transport, http={"inactivity_timeout": 5}) as rig:
         client = await rig.connect()
@@ -247,7 +263,12 @@ async def test_an_idempotent_request_is_sent_again_when_a_kept_connection_was_de
 
 @pytest.mark.parametrize(
     "request_",
-    [get().replace(b"GET", b"POST"), get().replace(b"GET", b"PATCH"), get().replace(b"GET", b"BREW"), post(b"hello").replace(b"POST", b"PUT")],
+    [
+        get().replace(b"GET", b"POST"),
+        get().replace(b"GET", b"PATCH"),
+        get().replace(b"GET", b"BREW"),
+        post(b"hello").replace(b"POST", b"PUT"),
+    ],
     ids=["POST", "PATCH", "a method nobody knows", "PUT with a body"],
 )
 async def test_no_other_request_is_sent_twice(request_: bytes, transport: Transport) -> None:
@@ -315,5 +336,3 @@ async def test_a_connection_too_many_is_closed_before_it_is_read() -> None:
         second = await rig.connect()
         assert await second.is_closed()
         assert (await first.ask(get())).raw == OK
-
-

@@ -94,7 +94,9 @@ REQUESTS = [
     Refused("6585 §5 too many fields", field(b"\r\n".join([b"X: a"] * 100)), 431, "head_too_large"),
     Refused("6585 §5 one field too large", field(b"X: " + b"a" * 33000), 431, "head_too_large"),
     Refused("6585 §5 a configured number of fields", field(b"X: a\r\nY: b"), 431, "head_too_large", http={"max_fields": 2}),
-    Refused("9110 §15.5.15 a configured line", line(b"GET /%b HTTP/1.1" % (b"a" * 20)), 414, "target_too_long", http={"max_request_line": 32}),
+    Refused(
+        "9110 §15.5.15 a configured line", line(b"GET /%b HTTP/1.1" % (b"a" * 20)), 414, "target_too_long", http={"max_request_line": 32}
+    ),
 ]
 
 
@@ -114,9 +116,7 @@ PASSED_ON = [
     Relayed("§3.2.2 an absolute form", get(b"http://site.test/a?b"), get(b"/a?b")),
     Relayed("§3.2.2 an absolute form in other letters", get(b"HTTP://Site.Test:80/a"), get(b"/a")),
     Relayed("§3.2.2 an absolute form without a path", get(b"http://site.test?b"), get(b"/?b")),
-    Relayed(
-        "§3.2.4 the asterisk", b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", b"OPTIONS * HTTP/1.1\r\nHost: site.test\r\n\r\n"
-    ),
+    Relayed("§3.2.4 the asterisk", b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", b"OPTIONS * HTTP/1.1\r\nHost: site.test\r\n\r\n"),
     Relayed("§2.3 a higher minor version is read as 1.1", b"GET / HTTP/1.9\r\n" + HOST + b"\r\n", get()),
     Relayed("9110 §9.1 a method nobody knows", b"BREW / HTTP/1.1\r\n" + HOST + b"\r\n", b"BREW / HTTP/1.1\r\n" + HOST + b"\r\n"),
     Relayed("9110 §9.1 methods are case-sensitive", b"get / HTTP/1.1\r\n" + HOST + b"\r\n", b"get / HTTP/1.1\r\n" + HOST + b"\r\n"),
@@ -129,7 +129,7 @@ PASSED_ON = [
         field(b"X: 1\r\nY: 2\r\nx: 3"),
         at_origin(fields=b"X: 1\r\nY: 2\r\nx: 3\r\n"),
     ),
-    Relayed("§4 the reason phrase is passed on", get(), get(), response(status=b"200 Fine \xe9 \"it\" is")),
+    Relayed("§4 the reason phrase is passed on", get(), get(), response(status=b'200 Fine \xe9 "it" is')),
     Relayed(
         "§4 an empty reason phrase is filled",
         get(),

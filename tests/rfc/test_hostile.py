@@ -5,85 +5,58 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from itertools import cycle
 
 import pytest
-import trio
-import trio.testing
 
 from tests.rfc._hostile import Hostile, hostile_replies, hostile_requests
-from tests.rfc._rig import PATIENCE, Cut, Rig, Transport, Wire, get, on_mock_clock, open_rig, response
-from tests.rfc._strict import Message, Violation, parse_response
-from trio_tsconnect import LogRecord
+from tests.rfc._judge import REFUSALS, SENTINEL, ask_hostile_origin, check_log, check_request, converse, hostile_rig
+from tests.rfc._rig import Transport, on_mock_clock, open_rig
 
-pytestmark = pytest.mark.trio(run=on_mock_clock)
+pytestmark = [pytest.mark.trio(run=on_mock_clock), pytest.mark.long]
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-SENTINEL = get(b"/sentinel")
-SECOND = response(b"second")
-REFUSALS = {400, 408, 413, 414, 417, 431, 501, 505}
 
 
 def chosen(cases: list[Hostile], transport: Transport) -> list[Hostile]:
     return cases if LONG or transport == "virtual" else cases[::7]
 
 
-# --------------------------------------------------------------------------------------------------------------------------- requests
-
-
-@pytest.fixture(scope="module")
-def requests() -> list[Hostile]:
-    return hostile_requests()
-
-
-async def test_hostile_requests(requests: list[Hostile], transport: Transport) -> None:
+async def test_hostile_requests(transport: Transport) -> None:
+    cases = chosen(hostile_requests(), transport)
     refused = passed = 0
     async with open_rig(transport) as rig:
-        for case in chosen(requests, transport):
+        for case in cases:
             seen, records = len(rig.origin.received), len(rig.records)
             raw, _ = await converse(rig, case.data + SENTINEL)
             try:
-                check_request(case, raw, rig.origin.received[seen:], rig.records[records:])
+                answers = check_request(raw, rig.origin.received[seen:], rig.records[records:])
+                if case.must_refuse:
+                    assert len(rig.origin.received) == seen
+                    assert [answer.status in REFUSALS for answer in answers] == [True]
                 assert not rig.origin.violations, rig.origin.violations
             except Exception as exc:
                 raise AssertionError(f"{case.name}: {case.data[:300]!r} gives {raw[:300]!r}") from exc
             refused += any(record.ended.by == "client" for record in rig.records[records:])
             passed += len(rig.origin.received) - seen
-    assert refused > len(chosen(requests, transport)) / 3
-    assert passed > len(chosen(requests, transport)) / 10
+    assert refused > len(cases) / 3
+    assert passed > len(cases) / 10
     check_log(rig.records)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- replies
-
-
-@pytest.fixture(scope="module")
-def replies() -> list[Hostile]:
-    return hostile_replies()
-
-
-WAYS = [(b"GET", b"1.1"), (b"HEAD", b"1.1"), (b"GET", b"1.0")]
-
-
-async def test_hostile_replies(replies: list[Hostile], transport: Transport) -> None:
+async def test_hostile_replies(transport: Transport) -> None:
+    cases = chosen(hostile_replies(), transport)
     bad = good = 0
     async with hostile_rig(transport) as (rig, origin):
-        for case, (method, version) in zip(chosen(replies, transport), itertools.cycle(WAYS), strict=False):
+        for case, way in zip(cases, cycle([(b"GET", b"1.1"), (b"HEAD", b"1.1"), (b"GET", b"1.0")]), strict=False):
             records = len(rig.records)
-            origin.says, origin.stays_open = case.data, is_whole(case.data, method)
-            fields = b"Connection: keep-alive\r\n" if version == b"1.0" else b""
-            sent = b"%b / HTTP/%b\r\nHost: site.test\r\n%b\r\n" % (method, version, fields)
-            raw, ended = await converse(rig, sent + get(b"/second"))
             try:
-                good += check_reply(case, raw, method, rig.records[records:], may_close=version == b"1.0", ended=ended)
+                good += await ask_hostile_origin(rig, origin, case.data, *way)
                 assert not rig.origin.violations, rig.origin.violations
             except Exception as exc:
-                raise AssertionError(f"{case.name}, to {method!r} of {version!r}: {case.data[:300]!r} gives {raw[:300]!r}") from exc
+                raise AssertionError(f"{case.name}, to {way}: {case.data[:300]!r}") from exc
             bad += rig.records[records].ended.by == "origin"
-    assert bad > len(chosen(replies, transport)) / 4
-    assert good > len(chosen(replies, transport)) / 10
+    assert bad > len(cases) / 4
+    assert good > len(cases) / 10
     check_log(rig.records)

@@ -231,11 +231,14 @@ async def test_each_ending_wakes_who_waits_on_what_it_ended(end: str) -> None:
             await getattr(near, end)()
         await trio.testing.wait_all_tasks_blocked()
         broken = trio.BrokenResourceError
-        assert outcome == {
-            "send_eof": {"peer reads": b""},
-            "aclose": {"peer reads": b"", "peer writes": broken},
-            "abort": {"peer reads": broken, "peer writes": broken},
-        }[end]
+        assert (
+            outcome
+            == {
+                "send_eof": {"peer reads": b""},
+                "aclose": {"peer reads": b"", "peer writes": broken},
+                "abort": {"peer reads": broken, "peer writes": broken},
+            }[end]
+        )
         nursery.cancel_scope.cancel()
 
 

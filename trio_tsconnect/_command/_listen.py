@@ -103,7 +103,11 @@ def _context(listen: ListenConfig, speak: Protocols, key: str) -> ssl.SSLContext
     if listen.tls is None:
         return None
     try:
-        return speak.tls(listen.tls.certificate, listen.tls.key)
+        context = speak.tls(listen.tls.certificate, listen.tls.key)
+        if listen.tls.client_ca is not None:
+            context.load_verify_locations(listen.tls.client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL  # a certificate that is shown must be sound; who needs one is for access rules to say
+        return context
     except OSError as exc:
         raise CommandError(f"{key}: cannot be used ({why(exc)}), expected PEM files of a certificate and its key") from exc
 

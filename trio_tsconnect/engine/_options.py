@@ -192,6 +192,8 @@ class TlsFiles:
     """PEM file of the certificate and the chain above it."""
     key: str = field(validator=file_name(optional=False), metadata={"path": True})
     """PEM file of its private key, not encrypted."""
+    client_ca: str | None = field(default=None, kw_only=True, validator=file_name(optional=True), metadata={"path": True})
+    """PEM file of the authorities by which clients' certificates are verified; clients are asked for one, and access rules say who needs it."""
 
 
 def split_address(address: object) -> tuple[str, int] | None:

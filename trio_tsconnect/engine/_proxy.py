@@ -219,15 +219,19 @@ class Proxy:
     # ------------------------------------------------------------------------------------------------------------------- the books
 
     @contextmanager
-    def front_end(self, *, drain: Callable[[], object], end: Callable[[], object]) -> Iterator[FrontEnd]:
+    def front_end(
+        self, *, drain: Callable[[], object], end: Callable[[], object], client: ClientInfo | None = None
+    ) -> Iterator[FrontEnd]:
         """Register one client connection of another protocol for as long as it lives; it opens its virtual connections by `FrontEnd.connect`.
 
         `drain()` is called, synchronously, when the proxy begins to drain (at once if it does so already): take no new requests when you can.
         `end()` is called when what is left is cancelled. Draining waits for registered connections as it does for sessions. Raises
-        `ConnectRefused` on a proxy that is closed.
+        `ConnectRefused` on a proxy that is closed, and where an access rule refuses the `client` whatever it may ask for.
         """
         if self.closed:
             raise ConnectRefused("closed")
+        if client is not None and self.config.access and not admits(self.config.access, client=client, internal=False):
+            raise ConnectRefused("denied")
         front_end = FrontEnd(self, drain, end)
         self._busy()
         self._front_ends.add(front_end)

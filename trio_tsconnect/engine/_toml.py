@@ -76,6 +76,7 @@ def _check_files(config: ProxyConfig) -> None:
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
             _check_tls(listen.tls, f"listen[{index}].tls")
+            _check_authorities(listen.tls.client_ca, f"listen[{index}].tls.client_ca")
     _check_authorities(config.origin.ca_file, "origin.ca_file")
     for index, rule in enumerate(config.remap):
         _check_authorities(rule.ca_file, f"remap[{index}].ca_file")

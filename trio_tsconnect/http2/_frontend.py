@@ -80,7 +80,7 @@ class Connection:
     async def run(self) -> None:
         """Serve until the connection ends."""
         try:
-            with self._scope, self.proxy.front_end(drain=self.drain, end=self._scope.cancel) as self._front_end:
+            with self._scope, self.proxy.front_end(drain=self.drain, end=self._scope.cancel, client=self.client) as self._front_end:
                 await self._serve()
         except ConnectRefused:
             pass

@@ -55,14 +55,18 @@ class FieldDecoder(Decoder):
             self.fields = kept
             return _STAND_IN
         self.fields = [(name, value) for name, value in super().decode(data, raw=True)]
-        if self._kept_at == table.changes and len(self._kept) < _MOST_KEPT and len(data) < MAX_TABLE and self._is_only_fields(data):
+        if self._kept_at == table.changes and len(self._kept) < _MOST_KEPT and len(data) < MAX_TABLE:
             self._kept[data] = self.fields
         return _STAND_IN
 
-    @staticmethod
-    def _is_only_fields(data: bytes) -> bool:
-        """Whether the block changes no size of the table: such instructions stand at its beginning (RFC 7541 §4.2)."""
-        return data[:1] != b"" and not 0x20 <= data[0] < 0x40
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        self.header_table.maxsize = value
+        self.header_table.changes += 1
 
 
 class SmallEncoder(Encoder):

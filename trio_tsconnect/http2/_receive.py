@@ -31,6 +31,7 @@ from trio_tsconnect.http2._protocol import (
 
 if TYPE_CHECKING:
     from trio_tsconnect.http2._frontend import Connection
+    from trio_tsconnect.http2._stream import Stream
 
 _SMALL = 64
 
@@ -150,7 +151,7 @@ class Receiver:
                     self._empty.count(self.now, 0 if not size else 1)  # nothing but padding
                 self._connection.window.received(size, len(data))
                 stream.take(data, size)
-                if stream.head.declared is not None and self._is_wrong_length(stream.received, stream.head.declared, ended):
+                if self._is_wrong_length(stream, ended):
                     self.count_reset()
                     self._connection.fail(stream, StreamFault(ErrorCode.PROTOCOL_ERROR, "the content is not as long as declared"))
                 elif ended:
@@ -159,9 +160,10 @@ class Receiver:
                 self._happened(event)
 
     @staticmethod
-    def _is_wrong_length(received: int, declared: int, ended: bool) -> bool:
-        """RFC 9113 §8.1.1."""
-        return received > declared or (ended and received != declared)
+    def _is_wrong_length(stream: Stream, ended: bool) -> bool:
+        """RFC 9113 §8.1.1. A client that has its whole response may stop where it likes."""
+        declared, received = stream.head.declared, stream.received
+        return declared is not None and (received > declared or (ended and received != declared)) and not stream.local_ended
 
     def _data_of_no_stream(self, number: int, frame: bytes) -> None:
         """h2 knows whether the stream is idle or closed; it opens the connection's window again by itself (RFC 9113 §5.1, §6.9)."""
@@ -228,7 +230,7 @@ class Receiver:
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
             if stream.head.tunnel:
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a tunnel has no trailers")  # RFC 9113 §8.5
-            if stream.head.declared is not None and self._is_wrong_length(stream.received, stream.head.declared, True):
+            if self._is_wrong_length(stream, True):
                 raise StreamFault(ErrorCode.PROTOCOL_ERROR, "the content is not as long as declared")
             stream.trailers = read_trailers(self._machine.fields)
         except StreamFault as fault:
