@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine._world import Wire
+from tests.engine._world import GET, Wire, World, how, listening, open_world, silent
 from trio_tsconnect import (
     ConnectOptions,
     ConnectRefused,
@@ -32,6 +32,7 @@ from trio_tsconnect import (
     open_proxy,
     open_virtual_connection_pair,
 )
+from trio_tsconnect.engine._origin import TCPOrigin
 
 TARGET = ("origin.test", 80)
 OPENING = ("read_request", "pre_remap", "post_remap", "send_request", "read_response", "send_response")
@@ -54,7 +55,7 @@ class Node:
     patience: float | None = None
     """Its deadline, from when it is opened."""
     crash: str | None = None
-    """The hook that raises."""
+    """The hook that raises; or that it raises when it is cancelled."""
     delay: float = 0.0
     """How long its origin thinks."""
     pieces: int = 1
@@ -80,7 +81,7 @@ def nodes(children: st.SearchStrategy[tuple[Node, ...]]) -> st.SearchStrategy[No
         together=st.booleans(),
         kind=st.sampled_from(["read", "read", "abandon", "forget", "detach"]),
         patience=st.sampled_from([None, None, 0.0, 0.5, 2.5]),
-        crash=st.sampled_from([*[None] * 24, *TRANSACTION_HOOKS]),
+        crash=st.sampled_from([*[None] * 24, *TRANSACTION_HOOKS, *["when cancelled"] * 4]),
         delay=st.sampled_from([0.0, 0.0, 0.5, 2.0, math.inf]),
         pieces=st.integers(0, 3),
         dies=st.sampled_from([False, False, False, True]),
@@ -98,6 +99,13 @@ FAULTS = st.builds(
 
 class Crash(Exception):
     pass
+
+
+async def fail_when_cancelled() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise Crash("when cancelled")
 
 
 def number(tree: Node) -> dict[int, tuple[Node, list[int]]]:
@@ -135,10 +143,14 @@ class Grower(Plugin):
         self.lives: dict[int, Life] = {}
         self.forgotten: list[VirtualConnection] = []
         self._nursery: trio.Nursery | None = None
+        self._closing = False
 
     async def run(self, proxy: Proxy) -> None:
         async with trio.open_nursery() as self._nursery:
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._closing = True
 
     async def transaction_start(self, txn: Transaction) -> None:
         above = txn.parent.watch.end if txn.parent and not txn.session.detached else math.inf
@@ -175,6 +187,15 @@ class Grower(Plugin):
             raise Crash(hook)
         if node.opens_in != hook:
             return
+        if node.crash == "when cancelled":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail_when_cancelled)
+                await self._open_all(txn, node, children)
+                nursery.cancel_scope.cancel()
+        else:
+            await self._open_all(txn, node, children)
+
+    async def _open_all(self, txn: Transaction, node: Node, children: list[int]) -> None:
         if node.together:
             async with trio.open_nursery() as nursery:
                 for child in children:
@@ -191,7 +212,7 @@ class Grower(Plugin):
             if node.kind in ("forget", "detach"):
                 connection = txn.connect(options, detach=node.kind == "detach")
                 await connection.send_all(b"GET /%d HTTP/1.1\r\nHost: origin.test\r\n\r\n" % child)
-                if node.kind == "forget":
+                if node.kind == "forget" or self._closing:
                     self.forgotten.append(connection)
                 else:
                     assert self._nursery is not None
@@ -205,7 +226,10 @@ class Grower(Plugin):
 
     async def _read_to_the_end(self, connection: VirtualConnection) -> None:
         async with connection:
-            await Wire(connection).answer()
+            try:
+                await Wire(connection).answer()
+            except EOFError:
+                pass
 
 
 class Noting(MemoryLog):
@@ -283,9 +307,9 @@ async def play(tree: Node, fault: Fault, limits: dict[str, Any]) -> None:
     before = set(tasks())
     async with trio.open_nursery() as nursery:
         origins = Origins(grower, nursery)
-        with trio.CancelScope() as everything:
+        with trio.CancelScope() as everything, pytest.MonkeyPatch.context() as patch:
+            open_at(patch, origins)
             async with open_proxy(config, plugins=[grower], log=log) as proxy:
-                pretend(proxy, origins)
                 await strike(proxy, fault, origins, everything)
         await trio.testing.wait_all_tasks_blocked()
         # nothing is left: no session, no transaction, no connection at either side, no byte in a buffer, no task
@@ -334,6 +358,7 @@ def check_records(grower: Grower, log: Noting) -> None:
     for life in grower.lives.values():
         record, parent = by_number[life.txn.number], life.txn.parent
         assert life.ended is not None
+        assert record.status is not None or how(record) != ("proxy", "complete")
         assert record.parent == (parent.number if parent else None)
         assert record.root == life.txn.root.number
         assert record.depth == (by_number[parent.number].depth + 1 if parent else 0)
@@ -345,28 +370,6 @@ def check_records(grower: Grower, log: Noting) -> None:
         assert life.deadline <= life.parent_deadline
 
 
-def pretend(proxy: Proxy, origins: Origins) -> None:
-    """Have the pool, as it is, open its connections to one origin in memory."""
-    acquire = proxy.pool.acquire
-
-    async def acquire_in_memory(origin: Any, config: OriginConfig, **more: Any) -> Any:
-        return await acquire(Address(origin.name, origins), config, **more)
-
-    proxy.pool.acquire = acquire_in_memory  # type: ignore[method-assign]
-
-
-@attrs.frozen
-class Address:
-    """One origin address, in memory."""
-
-    name: str
-    origins: Origins = attrs.field(eq=False)
-    persistent: bool = True
-
-    async def open(self) -> trio.abc.Stream:
-        return await self.origins.open()
-
-
 LIMITS = st.fixed_dictionaries({"connections": st.sampled_from([1, 2, 64]), "internal": st.sampled_from([1, 2, 1000])})
 
 
@@ -374,3 +377,204 @@ LIMITS = st.fixed_dictionaries({"connections": st.sampled_from([1, 2, 64]), "int
 @given(tree=TREES, fault=FAULTS, limits=LIMITS)
 def test_whatever_befalls_a_tree_nothing_of_it_is_left(tree: Node, fault: Fault, limits: dict[str, Any]) -> None:
     trio.run(play, tree, fault, limits, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def open_at(patch: pytest.MonkeyPatch, place: Any) -> None:
+    """Have what the engine opens by TCP opened in memory instead, at a `place` that has `open`."""
+
+    async def open_in_memory(self: TCPOrigin) -> trio.abc.Stream:
+        stream: trio.abc.Stream = await place.open()
+        return stream
+
+    patch.setattr(TCPOrigin, "open", open_in_memory)
+
+
+# ------------------------------------------------------------------------------------------------------- a client that leaves its tree
+
+
+class FanOut(Plugin):
+    """Asks five others in one hook of a request for /."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def post_remap(self, txn: Transaction) -> None:
+        if txn.depth == 0:
+            async with trio.open_nursery() as nursery:
+                for child in range(5):
+                    nursery.start_soon(self._ask, txn, child)
+
+    async def _ask(self, txn: Transaction, child: int) -> None:
+        request = Request("GET", f"/{child}", {"Host": "origin.test"})
+        async with txn.fetch(request, options=ConnectOptions(target=TARGET)) as response:
+            self.asked += 1
+            await response.body.read()
+
+
+class Rounds(trio.abc.Instrument):
+    """Counts the rounds of the scheduler."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+def count_ends(world: World, rounds: Rounds) -> list[int]:
+    """The round in which each of the origin connections there are ends, noted as it ends."""
+    ends: list[int] = []
+    for stream in world.origin.streams:
+        far = stream._peer
+        assert far is not None
+        far.watch_peer(lambda _reason: ends.append(rounds.count))
+    return ends
+
+
+@pytest.mark.parametrize("way", ["close", "abort"])
+async def test_five_origins_see_their_connections_end_within_one_round_of_the_clients_leaving(
+    way: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    rounds = Rounds()
+    async with open_world(silent, plugins=[FanOut()]) as world:
+        client = world.connect()
+        await client.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(world.origin.streams) == 5
+        ends = count_ends(world, rounds)
+        trio.lowlevel.add_instrument(rounds)
+        begun = trio.current_time()
+        assert isinstance(client.stream, VirtualConnection)
+        client.stream.abort() if way == "abort" else client.stream.close()
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(rounds)
+        assert ends == [1] * 5
+        assert trio.current_time() == begun
+        assert world.proxy.sessions == ()
+    assert len(world.records) == 6
+    assert [(record.depth, how(record)) for record in world.records] == [
+        *[(1, ("proxy", "parent_ended"))] * 5,
+        (0, ("client", "client_gone")),
+    ]
+
+
+async def test_five_origins_see_their_connections_end_when_a_socket_closes() -> None:
+    interval, asked, ended = 0.05, 0, 0
+    all_asked, all_ended = trio.Event(), trio.Event()
+
+    async def serve(wire: Wire) -> None:
+        nonlocal asked, ended
+        asked += 1
+        if asked == 5:
+            all_asked.set()
+        await silent(wire)
+        ended += 1
+        if ended == 5:
+            all_ended.set()
+
+    async with (
+        open_world(serve, plugins=[FanOut()], http={"gone_check_interval": interval, "remap_required": False}) as world,
+        listening(world.proxy.serve_stream) as port,
+    ):
+        client = await trio.open_tcp_stream("127.0.0.1", port)
+        await client.send_all(GET)
+        await all_asked.wait()
+        await client.aclose()
+        with trio.fail_after(2 * interval + 1):  # it has to have waited for an interval, and is looked at once in an interval
+            await all_ended.wait()
+
+
+async def test_half_closed_socket_is_answered_by_the_whole_tree() -> None:
+    async def slow(wire: Wire) -> None:
+        await wire.head()
+        await trio.sleep(0.2)
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    plugin = FanOut()
+    http = {"gone_check_interval": 0.01, "half_close": "finish", "remap_required": False}
+    async with open_world(slow, plugins=[plugin], http=http) as world, listening(world.proxy.serve_stream) as port:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(GET)
+        await stream.send_eof()
+        assert (await Wire(stream).answer()).status == 200
+        await stream.aclose()
+    assert plugin.asked == 5
+
+
+async def test_half_closed_virtual_client_is_answered_by_the_whole_tree(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow(wire: Wire) -> None:
+        await wire.head()
+        await trio.sleep(60)
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    plugin = FanOut()
+    async with open_world(slow, plugins=[plugin]) as world:
+        client = world.connect()
+        await client.send(GET)
+        assert isinstance(client.stream, VirtualConnection)
+        await client.stream.send_eof()
+        assert (await client.answer()).status == 200
+        await client.stream.aclose()
+    assert plugin.asked == 5
+
+
+# -------------------------------------------------------------------------------------------------------------------------- limits
+
+
+class Chain(Plugin):
+    """In one hook, asks the next, down to a depth."""
+
+    def __init__(self, hook: str, depth: int) -> None:
+        self.statuses: dict[int, int] = {}
+        self.deadlines: dict[int, float] = {}
+        self._hook = hook
+        self._depth = depth
+
+    async def read_request(self, txn: Transaction) -> None:
+        self.deadlines[txn.depth] = txn.watch.end
+        await self._next("read_request", txn)
+
+    async def send_request(self, txn: Transaction) -> None:
+        await self._next("send_request", txn)
+
+    async def read_response(self, txn: Transaction) -> None:
+        await self._next("read_response", txn)
+
+    async def send_response(self, txn: Transaction) -> None:
+        await self._next("send_response", txn)
+
+    async def _next(self, hook: str, txn: Transaction) -> None:
+        if hook != self._hook or txn.depth >= self._depth:
+            return
+        later = ConnectOptions(target=TARGET, deadline=trio.current_time() + 1000)
+        async with txn.fetch(Request("GET", "/", {"Host": "origin.test"}), options=later) as response:
+            await response.body.read()
+            self.statuses[txn.depth + 1] = response.status
+
+
+@pytest.mark.parametrize("hook", ["read_request", "send_request", "read_response", "send_response"])
+async def test_limit_that_a_parent_holds_does_not_deadlock_its_child(
+    hook: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Chain(hook, depth=3)
+    limits: dict[str, Any] = {"http": {"max_concurrent_internal": 1}, "origin": {"max_connections": 1}}
+    async with open_world(plugins=[plugin], **limits) as world:
+        open_at(monkeypatch, world.origin)
+        del world.proxy.pool.acquire  # type: ignore[misc]  # the pool's own again, which compares origins as they are
+        begun = trio.current_time()
+        client = world.connect()
+        assert (await client.ask()).status == 200
+        assert trio.current_time() == begun
+        await client.stream.aclose()
+    assert plugin.statuses == {1: 200, 2: 200, 3: 200}
+
+
+async def test_deadline_of_a_child_is_not_later_than_its_parents(autojump_clock: trio.testing.MockClock) -> None:
+    plugin = Chain("read_request", depth=3)
+    async with open_world(silent, plugins=[plugin]) as world:
+        deadline = trio.current_time() + 3
+        client = world.connect(deadline=deadline)
+        assert (await client.ask()).status == 504
+        assert trio.current_time() == deadline
+        await client.stream.aclose()
+    assert plugin.deadlines == dict.fromkeys(range(4), deadline)

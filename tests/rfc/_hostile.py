@@ -119,10 +119,9 @@ CODINGS = (
 )
 _AN_HONEST_FIELD = re.compile(rb"(Transfer_Encoding|Content-Encoding): .*")
 
-CHUNK_SIZES = (
-    b'5 5\t +5 -5 0x5 5h 5, 5;; 5; 5;= 5;a= 5;=a 5;a="b 5;a="b\\ 5\x0b 5\0 5\xa0 0_5 .5 5. 00000000000000000005 10000000000000005 '
-    b"ffffffffffffffff 8000000000000000 fffffffffffffffff 6 4 0".split(b" ")
-) + [
+CHUNK_SIZES = [
+    *b'5 5\t +5 -5 0x5 5h 5, 5;; 5; 5;= 5;a= 5;=a 5;a="b 5;a="b\\ 5\x0b 5\x00 5\xa0 0_5 .5 5. 00000000000000000005 10000000000000005 '
+    b"ffffffffffffffff 8000000000000000 fffffffffffffffff 6 4 0".split(b" "),
     b"5 ",
     b" 5",
     b"5\n",
@@ -195,18 +194,16 @@ TARGETS = (
     b"?a",
     b"",
 )
-VERSIONS = (
-    b"HTTP/1.1 HTTP/1.0 HTTP/0.9 HTTP/1.2 HTTP/2.0 HTTP/2 HTTP/1 HTTP/1. HTTP/.1 HTTP/01.1 HTTP/1.01 HTTP/1.1.1 HTTP/11 HTTP/1,1 http/1.1 HTTP /1.1 HTTPS/1.1 HTTP\\1.1 HTTP/-1.1 HTTP/1.1\0".split(
+VERSIONS = [
+    *b"HTTP/1.1 HTTP/1.0 HTTP/0.9 HTTP/1.2 HTTP/2.0 HTTP/2 HTTP/1 HTTP/1. HTTP/.1 HTTP/01.1 HTTP/1.01 HTTP/1.1.1 HTTP/11 HTTP/1,1 http/1.1 HTTP /1.1 HTTPS/1.1 HTTP\\1.1 HTTP/-1.1 HTTP/1.1\x00".split(
         b" "
-    )
-    + [
-        b"",
-        b"HTTP/1.1 ",
-        b"HTTP/1.1\t",
-        b" HTTP/1.1",
-        b"\tHTTP/1.1",
-    ]
-)
+    ),
+    b"",
+    b"HTTP/1.1 ",
+    b"HTTP/1.1\t",
+    b" HTTP/1.1",
+    b"\tHTTP/1.1",
+]
 TRAILERS = (
     b"X: a",
     b"X : a",

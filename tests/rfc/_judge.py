@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
-import trio.testing
 from apachelogs import COMBINED, LogParser
 
 from tests.rfc._rig import PATIENCE, Cut, Rig, Transport, Wire, get, open_rig, response
@@ -46,8 +45,7 @@ async def converse(rig: Rig, data: bytes) -> tuple[bytes, bool]:
             pass  # it has been refused already
         raw = await client.rest()
         await rig.close_clients()
-        while rig.proxy.statistics().sessions:
-            await trio.testing.wait_all_tasks_blocked()
+        await rig.settled()
     return raw, not client.broken
 
 

@@ -187,9 +187,16 @@ class Rig:
 
     async def records_of(self, count: int) -> list[LogRecord]:
         """So many records, once they are written."""
-        while len(self.log.records) < count:
-            await trio.testing.wait_all_tasks_blocked(0.001)
+        await trio.testing.wait_all_tasks_blocked()
+        while len(self.log.records) < count:  # noqa: ASYNC110 - the log tells nobody
+            await trio.sleep(0.01)
         return self.log.records
+
+    async def settled(self) -> None:
+        """Once no session is left."""
+        await trio.testing.wait_all_tasks_blocked()
+        while self.proxy.statistics().sessions:  # noqa: ASYNC110 - the proxy tells nobody
+            await trio.sleep(0.01)
 
     async def close_clients(self) -> None:
         for client in self._clients:

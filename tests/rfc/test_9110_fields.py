@@ -69,8 +69,10 @@ async def test_the_origin_gets_these_fields(row: Fields, transport: Transport) -
         ("forwarded", b"Forwarded: for=%(for)b;host=site.test;proto=http\r\n"),
         (
             "both",
-            b"X-Forwarded-For: %(for)b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: site.test\r\n"
-            b"Forwarded: for=%(for)b;host=site.test;proto=http\r\n",
+            (
+                b"X-Forwarded-For: %(for)b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: site.test\r\n"
+                b"Forwarded: for=%(for)b;host=site.test;proto=http\r\n"
+            ),
         ),
     ],
 )

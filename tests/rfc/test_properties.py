@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from tests.rfc._hostile import HELLO, REPLIES, REQUESTS, SMUGGLED
 from tests.rfc._judge import SENTINEL, ask_hostile_origin, check_log, check_request, converse, hostile_rig
-from tests.rfc._rig import DATE, OK, PATIENCE, Transport, Wire, chunked, get, on_mock_clock, open_rig, post, response
+from tests.rfc._rig import DATE, PATIENCE, Transport, Wire, chunked, get, open_rig, post, response
 from tests.rfc._strict import Message
 
-pytestmark = pytest.mark.trio(run=on_mock_clock)
-
+clocks = st.builds(MockClock, autojump_threshold=st.just(0.005))
+"""A new clock for each example: pytest-trio runs it on the one that it is given."""
 over_both = pytest.mark.parametrize("transport", ["tcp", "virtual"])
 
 # ------------------------------------------------------------------------------------------------------------------- sound exchanges
@@ -43,16 +47,16 @@ requests = st.one_of(
 replies = st.one_of(
     st.builds(lambda c, f: response(c, fields=f), contents, fields),
     st.builds(lambda c, f: b"HTTP/1.1 200 OK\r\n%b%bTransfer-Encoding: chunked\r\n\r\n%b" % (DATE, f, c), chunks(), fields),
-    st.builds(lambda r: b"HTTP/1.1 103 Early Hints\r\nX: a\r\n\r\n" + r, st.just(OK)),
     st.just(b"HTTP/1.1 204 No Content\r\n" + DATE + b"\r\n"),
 )
+answers = st.tuples(st.sampled_from([b"", b"HTTP/1.1 103 Early Hints\r\nX: a\r\n\r\n"]), replies)
 cuts = st.lists(st.integers(0, 400), max_size=12)
 
 
 def pieces(data: bytes, places: list[int]) -> list[bytes]:
     """The data, cut at these places."""
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in pairwise(edges) if start < end]
 
 
 def essence(message: Message) -> tuple[object, ...]:
@@ -66,22 +70,19 @@ async def send_in_pieces(wire: Wire, data: bytes, places: list[int]) -> None:
         await trio.testing.wait_all_tasks_blocked()
 
 
-async def play(transport: Transport, sent: list[bytes], said: list[bytes], places: list[int]) -> tuple[list[object], list[object]]:
+async def play(
+    transport: Transport, clock: MockClock, sent: list[bytes], said: list[tuple[bytes, bytes]], places: list[int]
+) -> tuple[list[object], list[object]]:
     """What the origin and the client got."""
 
     async def serve(wire: Wire) -> None:
         while True:
             request = await wire.request()
             rig.origin.received.append(request)
-            reply = said[(len(rig.origin.received) - 1) % len(said)]
+            interim, final = said[(len(rig.origin.received) - 1) % len(said)]
             if request.first[0] == b"HEAD":
-                reply = (
-                    reply[: reply.rindex(b"\r\n\r\n", 0, len(OK) + reply.index(b"\r\n\r\n") + 4) + 4]
-                    if reply.startswith(b"HTTP/1.1 103")
-                    else reply
-                )
-                reply = reply[: reply.index(b"\r\n\r\n", reply.index(b"\r\n\r\n") + 4 if reply.startswith(b"HTTP/1.1 103") else 0) + 4]
-            await send_in_pieces(wire, reply, places)
+                final = final[: final.index(b"\r\n\r\n") + 4]
+            await send_in_pieces(wire, interim + final, places)
 
     async with open_rig(transport, serve=serve, http={"half_close": "finish"}) as rig:
         client = await rig.connect()
@@ -102,9 +103,9 @@ async def play(transport: Transport, sent: list[bytes], said: list[bytes], place
 
 
 @over_both
-@given(sent=st.lists(requests, min_size=1, max_size=3), said=st.lists(replies, min_size=1, max_size=3), places=cuts)
+@given(clock=clocks, sent=st.lists(requests, min_size=1, max_size=3), said=st.lists(answers, min_size=1, max_size=3), places=cuts)
 async def test_how_an_exchange_is_cut_changes_nothing(
-    transport: Transport, sent: list[bytes], said: list[bytes], places: list[int]
+    transport: Transport, clock: MockClock, sent: list[bytes], said: list[bytes], places: list[int]
 ) -> None:
     whole = await play(transport, sent, said, [])
     assert await play(transport, sent, said, places) == whole
@@ -157,9 +158,12 @@ def altered(messages: list[bytes]) -> st.SearchStrategy[bytes]:
     return st.builds(alter, st.sampled_from(messages), changes)
 
 
+SHORT = {"header_timeout": 1, "keep_alive_timeout": 1, "inactivity_timeout": 1, "linger_timeout": 1, "gone_check_interval": 10}
+
+
 @over_both
-@given(data=noise | collage | altered(list(REQUESTS.values())), places=cuts)
-async def test_no_bytes_of_a_client_do_harm(transport: Transport, data: bytes, places: list[int]) -> None:
+@given(clock=clocks, data=noise | collage | altered(list(REQUESTS.values())))
+async def test_no_bytes_of_a_client_do_harm(transport: Transport, clock: MockClock, data: bytes) -> None:
     async with open_rig(transport) as rig:
         raw, _ = await converse(rig, data + SENTINEL)
         check_request(raw, rig.origin.received, rig.records)
@@ -167,9 +171,11 @@ async def test_no_bytes_of_a_client_do_harm(transport: Transport, data: bytes, p
 
 
 @over_both
-@given(data=noise | collage | altered(list(REQUESTS.values())), places=cuts)
-async def test_a_client_that_stops_anywhere_is_not_waited_for_without_end(transport: Transport, data: bytes, places: list[int]) -> None:
-    async with open_rig(transport, http={"inactivity_timeout": 5, "tunnel_timeout": 5}) as rig:
+@given(clock=clocks, data=noise | collage | altered(list(REQUESTS.values())), places=cuts)
+async def test_a_client_that_stops_anywhere_is_not_waited_for_without_end(
+    transport: Transport, clock: MockClock, data: bytes, places: list[int]
+) -> None:
+    async with open_rig(transport, http=SHORT) as rig:
         client = await rig.connect()
         try:
             await send_in_pieces(client, data, places)
@@ -178,16 +184,16 @@ async def test_a_client_that_stops_anywhere_is_not_waited_for_without_end(transp
         with trio.fail_after(PATIENCE / 2):
             await client.rest()
         await client.aclose()
-        while rig.proxy.statistics().sessions:
-            await trio.testing.wait_all_tasks_blocked(0.001)
+        await rig.settled()
 
 
 @over_both
 @given(
+    clock=clocks,
     says=noise | collage | altered(list(REPLIES.values())),
     way=st.sampled_from([(b"GET", b"1.1"), (b"HEAD", b"1.1"), (b"GET", b"1.0")]),
 )
-async def test_no_bytes_of_an_origin_do_harm(transport: Transport, says: bytes, way: tuple[bytes, bytes]) -> None:
+async def test_no_bytes_of_an_origin_do_harm(transport: Transport, clock: MockClock, says: bytes, way: tuple[bytes, bytes]) -> None:
     async with hostile_rig(transport) as (rig, origin):
         await ask_hostile_origin(rig, origin, says, *way)
         check_log(rig.records)

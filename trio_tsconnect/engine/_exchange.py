@@ -323,6 +323,7 @@ async def _begin_tunnel(txn: Transaction, connection: OriginConnection, response
         from_origin=connection.http.take_buffer(),
         watch=txn.watch,
         idle_timeout=txn.config.tunnel_timeout,
+        client_has_gone=lambda: txn.session.client_has_gone,
         count_request=count_request,
         count_response=count_response,
     )

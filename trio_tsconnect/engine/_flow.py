@@ -49,7 +49,7 @@ async def run_transaction(txn: Transaction) -> None:
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         txn.keep_alive = False
         txn.end("client", Failure.CLIENT_GONE.value)
-    except trio.Cancelled:
+    except (trio.Cancelled, BaseExceptionGroup):  # a nursery in a hook raises a group of them
         txn.keep_alive = False
         if txn.method is None:
             txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
@@ -144,7 +144,7 @@ async def _ask_origin(txn: Transaction) -> None:
     fresh = txn.method == "CONNECT"
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
-        connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn, origin))
+        connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn))
         txn.origin = connection
         txn.origin_id, txn.origin_reused = connection.id, connection.reused
         txn.attempts += 1
@@ -171,11 +171,11 @@ def _retry_at(txn: Transaction) -> Origin:
     return origin
 
 
-def _held_above(txn: Transaction, origin: Origin) -> bool:
-    """Whether an ancestor has a connection to this origin: waiting for it to come free would be waiting for oneself."""
+def _held_above(txn: Transaction) -> bool:
+    """Whether an ancestor has an origin connection: to wait in line while holding one is how trees come to wait for each other."""
     ancestor = txn.parent
     while ancestor is not None:
-        if ancestor.origin is not None and ancestor.origin.origin == origin:
+        if ancestor.origin is not None:
             return True
         ancestor = ancestor.parent
     return False

@@ -28,6 +28,11 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
             raise
         except Exception as exc:
             raise blame(txn, method, exc) from exc
+        except BaseExceptionGroup as group:  # of a nursery in the hook that was cancelled
+            failed, rest = group.split(Exception)
+            if failed is not None:
+                blame(txn, method, failed)
+            raise rest or group from None
         finally:
             txn.plugin_name = ""
 
@@ -58,5 +63,10 @@ async def fire_closing(subject: Session | Transaction, methods: tuple[HookMethod
                 await method(subject)
             except Exception:
                 logger.exception("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"))
+            except BaseExceptionGroup as group:
+                failed, rest = group.split(Exception)
+                logger.error("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"), exc_info=failed)
+                if rest is not None:
+                    raise rest from None
     if scope.cancelled_caught:
         logger.error("closing hooks of %r took longer than %g s and were cut short", subject, seconds)

@@ -57,6 +57,12 @@ class InterceptOrigin:
                 failed = {"hook": "intercept", "exception": f"{type(exc).__name__}: {exc}"}
                 self.txn.plugin_log.setdefault(self.plugin, {})["failed"] = failed
                 theirs.abort("the plugin failed")
+            except BaseExceptionGroup as group:  # of a nursery in `serve` that was cancelled
+                failures, rest = group.split(Exception)
+                if failures is not None:
+                    logger.error("plugin %s failed as the origin of transaction %d", self.plugin, self.txn.number, exc_info=failures)
+                if rest is not None:
+                    raise rest from None
             finally:
                 await close_now(theirs)
 

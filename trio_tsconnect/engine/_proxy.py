@@ -219,9 +219,7 @@ class Proxy:
     # ------------------------------------------------------------------------------------------------------------------- the books
 
     @contextmanager
-    def front_end(
-        self, *, drain: Callable[[], object], end: Callable[[], object], client: ClientInfo | None = None
-    ) -> Iterator[FrontEnd]:
+    def front_end(self, *, drain: Callable[[], object], end: Callable[[], object], client: ClientInfo | None = None) -> Iterator[FrontEnd]:
         """Register one client connection of another protocol for as long as it lives; it opens its virtual connections by `FrontEnd.connect`.
 
         `drain()` is called, synchronously, when the proxy begins to drain (at once if it does so already): take no new requests when you can.
@@ -405,3 +403,9 @@ async def _run_plugin(plugin: Plugin, proxy: Proxy) -> None:
         await plugin.run(proxy)
     except Exception:
         logger.exception("plugin %s ended in run()", type(plugin).__name__)
+    except BaseExceptionGroup as group:  # of a nursery in `run` that was cancelled
+        failed, rest = group.split(Exception)
+        if failed is not None:
+            logger.error("plugin %s ended in run()", type(plugin).__name__, exc_info=failed)
+        if rest is not None:
+            raise rest from None

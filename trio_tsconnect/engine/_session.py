@@ -19,6 +19,7 @@ from trio_tsconnect._util import public
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._gone import InputWatch
 from trio_tsconnect.engine._plugin import plugin_name
+from trio_tsconnect.engine._states import State
 from trio_tsconnect.message import Failure
 from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, close_now, describe_client, has_input, watch_peer
 
@@ -108,8 +109,13 @@ class Session:
         A reason that is one snake_case word is the cause that the record tells.
         """
         self._gone = reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value
-        if self.transaction is not None:
+        if self.transaction is not None and self.transaction.state is not State.TUNNEL:  # a tunnel drains first, and ends by itself
             self.cancel("client", self._gone)
+
+    @property
+    def client_has_gone(self) -> bool:
+        """Whether the client is known to be gone."""
+        return self._gone is not None
 
     async def run(self) -> None:
         """Serve requests until the connection ends; close the stream. An error never leaves, a cancellation from outside does."""

@@ -25,6 +25,7 @@ async def tunnel(
     from_origin: bytes,
     watch: Watch,
     idle_timeout: float,
+    client_has_gone: Callable[[], bool],
     count_request: Callable[[int], None],
     count_response: Callable[[int], None],
 ) -> None:
@@ -50,6 +51,8 @@ async def tunnel(
             side = names[1]
             if isinstance(sink, trio.abc.HalfCloseableStream):
                 await sink.send_eof()
+                if source is client and client_has_gone():  # nobody is there to take what the origin still says
+                    nursery.cancel_scope.cancel()
             else:  # TLS has no half-close that its peers understand: the end of one direction is the end of both
                 nursery.cancel_scope.cancel()
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -92,8 +92,8 @@ def _split(fields: Sequence[Pair]) -> tuple[dict[bytes, bytes], Sequence[Pair]]:
         pseudo[name] = value
         position += 1
     rest = fields[position:]
-    names = b"\n".join([name for name, _ in rest])
-    if names.translate(None, _LOWER_TCHARS).strip(b"\n") or b"\n\n" in b"\n" + names + b"\n" * bool(rest):
+    names = [name for name, _ in rest]
+    if b"" in names or b"".join(names).translate(None, _LOWER_TCHARS):
         raise ValueError(_blame_name(rest))
     return pseudo, rest
 

@@ -70,6 +70,7 @@ class Writer:
 
     async def flushed(self) -> None:
         """Wait until nothing is left that can be written now."""
+        self._idle = trio.Event()
         self._bell.set()
         await self._idle.wait()
 
@@ -79,7 +80,6 @@ class Writer:
             if not self._bell.is_set():
                 self._idle.set()
                 await self._bell.wait()
-                self._idle = trio.Event()
             self._bell = trio.Event()
             while data := self._gather():
                 self.since = trio.current_time()

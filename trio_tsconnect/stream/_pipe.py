@@ -317,7 +317,7 @@ class Pipe:
         self._wake_writer()
 
     def _drop(self) -> None:
-        with contextlib.suppress(trio.WouldBlock):  # an item already handed to a reader that has not run yet
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):  # an item already handed to a reader that has not run yet
             while self._queued:
                 self._receive.receive_nowait()
                 self._queued -= 1

@@ -1,0 +1,100 @@
+"""RFC 9113 §3: how a connection begins."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trio_tsconnect import HttpConfig
+from trio_tsconnect.http2 import Http2Limits
+
+from . import _raw as raw
+from ._raw import ACK, GOAWAY, PREFACE, PROTOCOL_ERROR, SETTINGS, WINDOW_UPDATE, frame, open_world, settings
+
+
+async def test_server_begins_with_its_settings_and_opens_the_connection_window(autojump_clock: MockClock) -> None:
+    async with open_world(greet=False, limits=Http2Limits(max_concurrent_streams=7, buffer_index=5)) as world:
+        first = await world.client.next_frame()
+        assert first is not None
+        assert (first.kind, first.flags, first.stream) == (SETTINGS, 0, 0)
+        pairs = {
+            int.from_bytes(first.payload[at : at + 2], "big"): int.from_bytes(first.payload[at + 2 : at + 6], "big")
+            for at in range(0, len(first.payload), 6)
+        }
+        assert pairs == {3: 7, 4: 128 << 5, 6: 65536, 8: 1, 9: 1}
+        window = await world.client.until(WINDOW_UPDATE, 0)
+        assert 65535 + window.number == Http2Limits().connection_window
+
+
+async def test_settings_are_acknowledged(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        assert (await world.client.until(SETTINGS, 0, ACK)).payload == b""
+
+
+async def test_preface_may_come_byte_by_byte(autojump_clock: MockClock) -> None:
+    async with open_world(greet=False) as world:
+        client = world.client
+        for byte in PREFACE + settings() + client.head(1, raw.GET):
+            await client.send(bytes((byte,)))
+        assert (await client.answer(1)).status == "200"
+
+
+@pytest.mark.parametrize("wrong", [b"GET / HTTP/1.1\r\n\r\n", PREFACE[:-2] + b"\n\n", PREFACE.replace(b"2.0", b"2.1"), b"X"])
+async def test_wrong_preface_ends_the_connection(autojump_clock: MockClock, wrong: bytes) -> None:
+    async with open_world(greet=False) as world:
+        await world.client.send(wrong)
+        assert (await world.client.goaway()).number == PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        frame(raw.PING, 0, 0, bytes(8)),
+        frame(SETTINGS, ACK, 0),
+        raw.RawClient(raw.open_virtual_connection_pair()[0]).head(1, raw.GET),
+    ],
+    ids=["PING", "SETTINGS ACK", "HEADERS"],
+)
+async def test_preface_ends_with_settings(autojump_clock: MockClock, first: bytes) -> None:
+    """RFC 9113 §3.4."""
+    async with open_world(greet=False) as world:
+        await world.client.send(PREFACE, first)
+        assert (await world.client.goaway()).number == PROTOCOL_ERROR
+        assert world.log.records == []
+
+
+async def test_client_that_never_begins_is_closed_in_time(autojump_clock: MockClock) -> None:
+    async with open_world(greet=False, http=HttpConfig(header_timeout=3)) as world:
+        await world.client.send(PREFACE[:10])
+        begun = trio.current_time()
+        assert (await world.client.goaway()).number == raw.SETTINGS_TIMEOUT
+        assert trio.current_time() - begun == pytest.approx(3)
+
+
+async def test_idle_connection_is_closed_gracefully(autojump_clock: MockClock) -> None:
+    async with open_world(http=HttpConfig(keep_alive_timeout=5)) as world:
+        assert (await world.client.get()).status == "200"
+        begun = trio.current_time()
+        gone = await world.client.goaway()
+        assert (gone.number, gone.last_stream) == (raw.NO_ERROR, 1)
+        assert trio.current_time() - begun == pytest.approx(5)
+
+
+async def test_pings_do_not_keep_an_idle_connection(autojump_clock: MockClock) -> None:
+    async with open_world(http=HttpConfig(keep_alive_timeout=5)) as world:
+        begun = trio.current_time()
+        for _ in range(3):
+            await world.client.ping()
+            await trio.sleep(2)
+        assert (await world.client.goaway()).kind == GOAWAY
+        assert trio.current_time() - begun == pytest.approx(6)
+
+
+async def test_end_of_input_ends_the_connection(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.client.ping()
+        await world.client.stream.send_eof()  # type: ignore[attr-defined]
+        while await world.client.next_frame() is not None:
+            pass
+        assert world.proxy.statistics().sessions == 0
