@@ -458,6 +458,26 @@ async def test_five_origins_see_their_connections_end_within_one_round_of_the_cl
     ]
 
 
+async def test_hook_that_fails_while_it_is_cancelled_hurts_nothing_but_its_transaction(autojump_clock: trio.testing.MockClock) -> None:
+    class Fails(Plugin):
+        async def post_remap(self, txn: Transaction) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail_when_cancelled)
+                nursery.start_soon(trio.sleep_forever)
+
+    async with open_world(plugins=[Fails()]) as world:
+        client = world.connect()
+        await client.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        record = await world.record()
+        assert how(record) == ("client", "client_gone")
+        assert record.plugin["Fails"]["failed"]["hook"] == "post_remap"
+        other = world.connect(deadline=trio.current_time() + 1)
+        assert (await other.ask()).status == 504
+        await other.stream.aclose()
+
+
 async def test_five_origins_see_their_connections_end_when_a_socket_closes() -> None:
     interval, asked, ended = 0.05, 0, 0
     all_asked, all_ended = trio.Event(), trio.Event()

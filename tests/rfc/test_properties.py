@@ -71,7 +71,7 @@ async def send_in_pieces(wire: Wire, data: bytes, places: list[int]) -> None:
 
 
 async def play(
-    transport: Transport, clock: MockClock, sent: list[bytes], said: list[tuple[bytes, bytes]], places: list[int]
+    transport: Transport, sent: list[bytes], said: list[tuple[bytes, bytes]], places: list[int]
 ) -> tuple[list[object], list[object]]:
     """What the origin and the client got."""
 
