@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 from hpack import Decoder, Encoder
+from trio.testing import wait_all_tasks_blocked
 
 from trio_tsconnect import (
     ClientInfo,
@@ -199,6 +200,11 @@ class RawClient:
         while (await self.until(PING, flags=ACK)).payload != b"question":
             pass
 
+    async def settle(self) -> None:
+        """Wait until nothing moves any more, and read all that was said."""
+        await wait_all_tasks_blocked()
+        await self.ping()
+
     async def get(self, stream: int = 1, fields: Fields = GET) -> Answer:
         await self.send(self.head(stream, fields))
         return await self.answer(stream)
@@ -231,9 +237,8 @@ class World:
     open_client: Callable[[], RawClient]
 
     async def records(self, count: int) -> list[LogRecord]:
-        """The records, once there are so many."""
-        while len(self.log.records) < count:
-            await trio.lowlevel.checkpoint()
+        """The records, of which there are so many once nothing moves any more."""
+        await wait_all_tasks_blocked()
         assert len(self.log.records) == count
         return list(self.log.records)
 

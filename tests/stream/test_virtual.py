@@ -377,3 +377,34 @@ def test_bytes_arrive_whole_and_in_order_whatever_the_split(writes: list[bytes],
         return bytes(got)
 
     assert trio.run(main) == b"".join(writes)
+
+
+async def test_closing_both_ends_in_the_tick_in_which_a_reader_was_woken_is_complete() -> None:
+    near, far = open_virtual_connection_pair()
+    told: list[str] = []
+    near.watch_peer(told.append)
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await far.receive_some()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        near.send_nowait(b"in flight")  # the reader is woken, and has not run
+        near._out.close_write()
+        far.close()
+    assert told == ["closed"]
+    assert far.statistics().receiving.unread == 0
+
+
+def test_send_nowait_writes_all_or_nothing() -> None:
+    async def main() -> None:
+        near, far = open_virtual_connection_pair(buffer_index=0)
+        near.send_nowait(b"x" * 100)
+        with pytest.raises(trio.WouldBlock):
+            near.send_nowait(b"y" * 29)
+        near.send_nowait(b"z" * 28)
+        assert await far.receive_some() + await far.receive_some() == b"x" * 100 + b"z" * 28
+
+    trio.run(main)

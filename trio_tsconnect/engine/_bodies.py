@@ -89,10 +89,11 @@ def next_request_piece(txn: Transaction) -> bytes | bytearray | None:
             return changed
 
 
-def count_request(txn: Transaction, size: int) -> None:
-    """Count bytes of the request body, up to the limit."""
+def count_request(txn: Transaction, size: int, limit: int | None = None) -> None:
+    """Count bytes of the request body, up to the limit of the configuration, or this one if it is lower."""
     txn.request_bytes += size
-    limit = txn.config.max_request_body
+    most = txn.config.max_request_body
+    limit = most if limit is None or (most is not None and most < limit) else limit
     if limit is not None and txn.request_bytes > limit:
         raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
 
@@ -105,20 +106,23 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     if expects_continue(txn.request):
         await answer_expectation(txn)
     parts: list[bytes | bytearray] = []
+    txn.request_body_lost = True  # until all of it is here: what is taken out and not kept cannot be sent on
     try:
-        with trio.fail_after(txn.config.inactivity_timeout):
-            while piece := await http.receive_body():
-                txn.request_bytes += len(piece)
-                if txn.request_bytes > limit:
-                    raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+        with trio.CancelScope() as scope:
+            while True:
+                scope.deadline = trio.current_time() + txn.config.inactivity_timeout
+                if not (piece := await http.receive_body()):
+                    break
+                count_request(txn, len(piece), limit)
                 parts.append(piece)
+        if scope.cancelled_caught:
+            raise TransactionFailure(Failure.REQUEST_BODY_TIMEOUT)
     except MessageError as exc:
         raise TransactionFailure(exc) from None
-    except trio.TooSlowError:
-        raise TransactionFailure(Failure.REQUEST_BODY_TIMEOUT) from None
     except (IncompleteMessage, trio.BrokenResourceError, trio.ClosedResourceError):
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.") from None
     txn.request_body = b"".join(parts)
+    txn.request_body_lost = False
     return txn.request_body
 
 

@@ -35,9 +35,8 @@ def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) ->
         raise ConnectRefused("depth")
     if parent.root.descendants >= http.max_descendants:
         raise ConnectRefused("descendants")
-    internal = options.client is None if options.internal is None else options.internal
     deadline = min((d for d in (options.deadline, None if detach else parent.watch.end) if d is not None), default=None)
-    options = attrs.evolve(options, client=options.client or parent.client, internal=internal, deadline=deadline)
+    options = attrs.evolve(options, client=options.client or parent.client, internal=options.is_internal, deadline=deadline)
     ours, session = parent.proxy.open_session(options, parent, nursery=None if detach else parent.session.nursery, detached=detach)
     parent.root.descendants += 1
     if not detach:

@@ -1,7 +1,7 @@
 """One attempt at an origin: the request goes out, the response comes in, and both bodies stream at once.
 
-The law: the response side is the transaction; the request body beside it is a helper that never raises. What it meets is noted and the
-response side is told, by way of the one function (`_beside`) that runs two things together and lets one error out, unwrapped.
+The law: the response side is the transaction; the request body streams beside it as a helper task. What fails in the helper ends the response
+side, by way of the one function (`_beside`) that runs two things together and lets one error out, unwrapped.
 
 Who breaks is told apart here: the client's stream raises trio's errors as they are (it is gone), the origin's become a
 `TransactionFailure`.
@@ -76,6 +76,8 @@ async def connect_tunnel(txn: Transaction, connection: OriginConnection) -> None
 
 async def _send_head(txn: Transaction, http: HTTP1Client) -> bool:
     """Write the head, and what has come of the body, in one piece; whether that was all."""
+    if txn.request_body_lost:
+        raise TransactionFailure(Failure.PLUGIN, "A plugin has begun to read the request body and given up.")
     body = frame_for_origin(txn)
     http.queue_request(txn.request, body, target=_line_target(txn))
     complete = _queue_what_is_there(txn, http)
@@ -309,6 +311,8 @@ async def _begin_tunnel(txn: Transaction, connection: OriginConnection, response
     txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
     await client.drain()
     txn.enter(State.TUNNEL)
+    if txn.session.input_watch is not None:  # from here on the tunnel reads the client, and what was read ahead is the tunnel's
+        await txn.session.input_watch.stop()
 
     def count_request(size: int) -> None:
         txn.request_bytes += size

@@ -76,6 +76,15 @@ async def fetch(
     framing = _framing(head, body)
     connection = connect()
     error: BaseException | None = None
+
+    async def send() -> None:
+        nonlocal error
+        try:
+            await _send(http, body)  # type: ignore[arg-type]
+        except Exception as exc:  # noqa: BLE001 - what the caller's body raises is the caller's, and leaves as it is
+            error = exc
+            nursery.cancel_scope.cancel()
+
     try:
         http = HTTP1Client(connection)
         async with trio.open_nursery() as nursery:
@@ -86,10 +95,10 @@ async def fetch(
                     http.queue_end()
                     nursery.start_soon(_drain, http)
                 else:
-                    nursery.start_soon(_send, http, body)
+                    nursery.start_soon(send)
                 yield await _read_head(http)
             except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
-                error = exc
+                error = error or exc
             nursery.cancel_scope.cancel()
     finally:
         await connection.aclose()

@@ -17,7 +17,7 @@ from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.engine._record import make_record
-from trio_tsconnect.engine._respond import answer_here, send_answer, send_failure
+from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure
 from trio_tsconnect.engine._route import choose_origin, remap
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
@@ -46,6 +46,11 @@ async def run_transaction(txn: Transaction) -> None:
             txn.watch.check()
         except TransactionFailure as failure:
             await send_failure(txn, failure)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception:
+            logger.exception("transaction %d failed inside the engine", txn.number)
+            await send_failure(txn, TransactionFailure(Failure.INTERNAL, "The proxy itself has failed."))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         txn.keep_alive = False
         txn.end("client", Failure.CLIENT_GONE.value)
@@ -54,11 +59,13 @@ async def run_transaction(txn: Transaction) -> None:
         if txn.method is None:
             txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
         txn.end(*txn.session.cancel_cause)
+        cut_short(txn)
         raise
     except Exception:
         logger.exception("transaction %d failed inside the engine", txn.number)
         txn.keep_alive = False
         txn.end("proxy", Failure.INTERNAL.value)
+        cut_short(txn)
     finally:
         await _close(txn)
 

@@ -9,6 +9,7 @@ What such a reader reads is the beginning of the next request: it goes into the 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._session import Session
 
+logger = logging.getLogger("trio_tsconnect")
 _MOST_AHEAD = 65536
 
 
@@ -42,6 +44,9 @@ class InputWatch:
                             session.client_is_gone()
                         return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            session.client_is_gone()
+        except Exception:
+            logger.exception("the client of session %d cannot be watched", session.number)
             session.client_is_gone()
         finally:
             session.input_watch = None

@@ -4,7 +4,8 @@ The law: what happens is decided in one synchronous piece, with no await between
 interrupts it gives back what was taken. So the counts are right at every checkpoint, and a cancel leaks nothing.
 
 A connection is in one of three hands: idle here, with a transaction, or on its way to a transaction that waits for it. `_Place.taken`
-counts the last two and the attempts to connect; with the idle ones it never exceeds the limit.
+counts the last two and the attempts to connect; with the idle ones it exceeds the limit only for a transaction whose ancestors hold a
+connection (`beyond_limit`), because it must not wait for them.
 """
 
 from __future__ import annotations
@@ -99,6 +100,9 @@ class Pool:
             connection = None if fresh else self._take_idle(place, stale)
             if connection is None and not self._take_room(place, config, stale, beyond_limit=beyond_limit):
                 connection = await self._wait(origin, place, config)
+            if fresh and connection is not None:  # the place in line counts, not what came with it
+                stale.append(connection)
+                connection = None
         finally:
             if stale:
                 await _close_all(stale)

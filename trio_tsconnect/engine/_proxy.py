@@ -70,26 +70,23 @@ class FrontEnd:
 
     def connect(self, options: ConnectOptions) -> VirtualConnection:
         """As `Proxy.connect`, but not refused while the proxy drains: the front end itself knows which request is its last."""
-        return self._proxy.open_session(options, None, nursery=None)[0]
+        ours, session = self._proxy.open_session(options, None, nursery=None)
+        session.awaited = True
+        return ours
 
 
 @public("trio_tsconnect")
 class Proxy:
     """The engine. `open_proxy` makes one; it serves until that context ends."""
 
-    def __init__(self, config: ProxyConfig, hooks: Hooks, log: Log, nursery: trio.Nursery) -> None:
+    def __init__(self, config: ProxyConfig, hooks: Hooks, rule_hooks: dict[int, Hooks], log: Log, nursery: trio.Nursery) -> None:
         self.config = config
         """What it was opened with."""
         # what follows is the engine's
         self.hooks = hooks
         self.log = log
         self.remap: RemapTable = RemapTable(config.remap)
-        players = {rule.played: load_origin(rule.played) for rule in config.remap if rule.played}
-        self._rule_hooks: dict[int, Hooks] = {
-            id(rule): Hooks((*hooks.plugins, *rule.plugins, *([players[rule.played]] if rule.played else [])))
-            for rule in config.remap
-            if rule.plugins or rule.played
-        }
+        self._rule_hooks = rule_hooks
         self.head_limits: HeadLimits = HeadLimits(
             request_line=config.http.max_request_line, head=config.http.max_head, fields=config.http.max_fields
         )
@@ -130,8 +127,8 @@ class Proxy:
         """Open a virtual connection to the engine: write a request, read the response. Synchronous; nothing blocks.
 
         The session at the other end is a task of the proxy's nursery. The connection is the caller's to close; closing it fully while a
-        transaction is in progress cancels that transaction, `send_eof` does not. Raises `ConnectRefused` on a proxy that is closing or closed.
-        Source: `TSHttpConnectPlugin`.
+        transaction is in progress cancels that transaction, `send_eof` does not. Raises `ConnectRefused` on a proxy that is closing or closed, when an
+        access rule refuses the client altogether, and past `http.max_concurrent_internal`. Source: `TSHttpConnectPlugin`.
         """
         options = options or ConnectOptions()
         if self.draining and not self.closed:
@@ -290,7 +287,8 @@ class Proxy:
         """
         self.draining = True
         for session in list(self._sessions):
-            session.stop_idling()
+            if session.requests or not session.awaited:
+                session.stop_idling()
         for front_end in list(self._front_ends):
             front_end.drain()
         with trio.move_on_after(seconds):
@@ -336,6 +334,16 @@ class _Nowhere(Log):
         self._closed.set()
 
 
+def _rule_hooks(config: ProxyConfig, hooks: Hooks) -> dict[int, Hooks]:
+    """The hooks of rules that have plugins of their own, or an origin that one plays; by the identity of the rule."""
+    players = {rule.played: load_origin(rule.played) for rule in config.remap if rule.played}
+    return {
+        id(rule): Hooks((*hooks.plugins, *rule.plugins, *([players[rule.played]] if rule.played else [])))
+        for rule in config.remap
+        if rule.plugins or rule.played
+    }
+
+
 def _check_parser(config: ProxyConfig) -> None:
     try:
         load_parser(config.http.parser)
@@ -361,6 +369,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
     """
     config = config or ProxyConfig()
     hooks = Hooks((*config.plugins, *plugins))
+    of_rules = _rule_hooks(config, hooks)
     _check_parser(config)
     records = log or _open_log(config)
     error: BaseException | None = None
@@ -368,7 +377,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
         log_nursery.start_soon(_run_log, records, name="log")
         try:
             async with trio.open_nursery() as nursery:
-                proxy = Proxy(config, hooks, records, nursery)
+                proxy = Proxy(config, hooks, of_rules, records, nursery)
                 nursery.start_soon(proxy.pool.run, name="origin pool")
                 nursery.start_soon(proxy._sweep.run, name="sweep")
                 nursery.start_soon(proxy.timer.run, name="timer")

@@ -74,10 +74,9 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
         await txn.proxy.pool.discard(connection)
     if result.status is None or txn.response_begun:
         txn.keep_alive = False
-        if txn.response_begun:
-            txn.session.broken = True
-            if txn.close_delimited:  # an orderly end would make what was sent look whole (RFC 9112 §6.3)
-                reset(txn.session.stream, result.why)
+        if result.status is None:
+            txn.session.broken = True  # there is nobody to be gentle with
+        cut_short(txn)
         return
     page, content_type = error_page(result.status, failed.detail)
     response = Response(result.status, [("Content-Type", content_type), ("Cache-Control", "no-store")])
@@ -89,6 +88,18 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
         txn.keep_alive = False
 
 
+def cut_short(txn: Transaction) -> None:
+    """A response that has begun will not be finished: see to it that the client can tell.
+
+    Content-Length and the chunked coding tell by themselves, and the bytes on their way arrive; a body that ends by closing would look whole
+    (RFC 9112 §6.3), so there the connection is reset.
+    """
+    txn.keep_alive = False
+    if txn.response_begun and not txn.response_complete and txn.close_delimited:
+        txn.session.broken = True
+        reset(txn.session.stream, txn.ended.why if txn.ended else "cut")
+
+
 async def _send_failure_response(txn: Transaction, response: Response, page: bytes) -> None:
     txn.response = response
     if txn.state is not State.SEND_RESPONSE:
@@ -96,8 +107,6 @@ async def _send_failure_response(txn: Transaction, response: Response, page: byt
     try:
         await fire(txn, txn.hooks.send_response)
     except TransactionFailure:
-        if txn.response_begun:
-            raise
         txn.response = response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
         page = error_page(500, "A plugin failed.")[0]
     await _send(txn, txn.response, page)

@@ -64,6 +64,7 @@ class Session:
         self.virtual: bool = options is not None
         self.parent = parent
         self.detached = False
+        self.awaited = parent is not None
         self.counts_as_internal = False
         self.stream = stream
         self.http: HTTP1Server = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)
@@ -78,7 +79,6 @@ class Session:
         self._cancelled = False
         self._gone: str | None = None
         self._started = False
-        self._born_draining = proxy.draining
         self._idling = False
 
     @property
@@ -170,7 +170,8 @@ class Session:
         more = await self.http.wait_for_request()
         self._idling = False
         self.deadline = math.inf
-        return more
+        assert self.nursery is not None
+        return more and not self.nursery.cancel_scope.cancel_called  # it ended in the tick in which something came
 
     def due(self) -> None:
         """The timer's call: it has waited for a request for long enough."""
@@ -178,13 +179,14 @@ class Session:
 
     def _is_late(self) -> bool:
         """Whether the proxy began to drain before this session could wait for its first request, and none has come."""
-        return self.parent is None and not self._born_draining and not has_input(self.stream)
+        return not self.awaited and not has_input(self.stream)
 
     async def _start(self) -> None:
         self._started = True
         for method in self.proxy.hooks.session_start:
             try:
-                await method(self)
+                with trio.fail_after(self.proxy.config.http.header_timeout):  # there is no transaction yet whose limits could count
+                    await method(self)
             except Exception as exc:
                 name = plugin_name(method)
                 logger.error("plugin %s failed in session_start (session %d)", name, self.number, exc_info=exc)
@@ -199,6 +201,8 @@ class Session:
                 await close_now(self.stream)
             else:
                 await close_gently(self.stream, 0.0 if self.http.input_ended else self.proxy.config.http.linger_timeout)
+        except Exception:
+            logger.exception("the stream of session %d cannot be closed", self.number)
         finally:
             if self._started:
                 await self.proxy.fire_closing(self, self.proxy.hooks.session_close)

@@ -21,7 +21,7 @@ class Watch:
     Use it as a context manager around what it watches; `check` afterwards raises what fired.
     """
 
-    __slots__ = ("_end_failure", "_failure", "_timer", "deadline", "end", "scope")
+    __slots__ = ("_end_failure", "_failure", "_fired", "_timer", "deadline", "end", "scope")
 
     def __init__(self, timer: Timer) -> None:
         self.scope: trio.CancelScope = trio.CancelScope()
@@ -29,7 +29,7 @@ class Watch:
         self.end: float = math.inf
         """The end of the whole; infinite when there is none."""
         self._timer = timer
-        self._end_failure = self._failure = Failure.TRANSACTION_TIMEOUT
+        self._end_failure = self._failure = self._fired = Failure.TRANSACTION_TIMEOUT
 
     def __enter__(self) -> None:
         self._timer.add(self)
@@ -41,6 +41,7 @@ class Watch:
 
     def due(self) -> None:
         """The timer's call: the deadline has passed."""
+        self._fired = self._failure  # what is armed between now and the next checkpoint is not to blame
         self.scope.cancel()
 
     def bound(self, end: float, failure: Failure) -> None:
@@ -73,4 +74,4 @@ class Watch:
     def check(self) -> None:
         """Afterwards: raise what fired, if it did."""
         if self.scope.cancelled_caught:
-            raise TransactionFailure(self._failure)
+            raise TransactionFailure(self._fired)

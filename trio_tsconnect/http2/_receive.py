@@ -292,6 +292,8 @@ class Receiver:
             self._updates.give(2 * (frames - self._counted_frames))
             self._counted_frames = frames
         self._updates.count(self.now)
+        if frame[f.HEAD] & 0x80:  # the reserved bit is ignored (RFC 9113 §6.9)
+            frame = f.make_frame(f.WINDOW_UPDATE, 0, number, f.one_number(frame).to_bytes(4, "big"))
         if number and not f.one_number(frame) and (stream := self._connection.streams.get(number)) is not None:
             self.count_reset()
             self._connection.fail(stream, StreamFault(ErrorCode.PROTOCOL_ERROR, "a window is updated by nothing", "protocol_error"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -181,12 +182,7 @@ class Stream:
             self._took(content, flow)
             await self._relay(exchange)
         else:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump)
-                try:
-                    await self._relay(exchange)
-                finally:
-                    nursery.cancel_scope.cancel()
+            await _beside(self._pump, self._relay(exchange))
             await self.pipe.send_eof()
             await self._linger()
 
@@ -242,10 +238,12 @@ class Stream:
             await self._room.wait()
         left = self._connection.limits.max_dropped
         with trio.move_on_after(self._connection.config.linger_timeout):
-            while left >= 0 and not self.remote_ended and not self.closed:
+            while True:
                 _, content, flow = self._take_inbox()
                 left -= content
                 self._took(content, flow)
+                if left < 0 or self.remote_ended or self.closed:
+                    break
                 await self._wait_for_news()
         self._connection.reset(self, ErrorCode.NO_ERROR, "front_end_closed")
 
@@ -322,9 +320,7 @@ class Stream:
         status = b"200" if switched else b"%d" % head.status
         fields = [(b":status", status), *[field for field in head.fields[1:] if field[0] != b"sec-websocket-accept"]]
         self._put_head(fields, last=False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._carry_up)
-            await self._carry_down(exchange.take_rest())
+        await _beside(self._carry_up, self._carry_down(exchange.take_rest()), until_both=True)
 
     async def _carry_up(self) -> None:
         try:
@@ -352,3 +348,18 @@ class Stream:
             if not data:
                 break
         self._put_end()
+
+
+async def _beside(helper: Callable[[], Awaitable[None]], main: Awaitable[None], *, until_both: bool = False) -> None:
+    """Run a helper, which never raises, for as long as `main` takes; what `main` raises comes out as it is, in no group."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(helper)
+        try:
+            await main
+        except Exception as exc:
+            failure = exc
+        if failure is not None or not until_both:
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

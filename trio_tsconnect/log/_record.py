@@ -60,7 +60,7 @@ class LogRecord:
     detached: bool = False
     """Whether it may outlive its parent."""
     client_address: str | None = None
-    """Who the request is on behalf of, as ``host:port`` or what the opener gave."""
+    """The host on whose behalf the request is, as the socket or the opener says; absent when it is not known."""
     client_protocol: str = "http/1.1"
     """What the real client speaks: ``http/1.1``, ``http/1.0`` or ``h2``."""
     tag: str | None = None

@@ -72,6 +72,7 @@ class _HTTP1:
         self._unsent = 0
         self._sent = True
         self._queue: list[bytes | bytearray] = []
+        self._writing = False
         self._queued = 0
         self._flush: Callable[[], object] | None = getattr(stream, "flush", None)
 
@@ -244,7 +245,9 @@ class _HTTP1:
             data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
             self._queue.clear()
             self._queued = 0
+            self._writing = True  # until it has returned: whoever cancels it leaves a message that was cut anywhere
             await self.stream.send_all(data)
+            self._writing = False
             if self._flush is not None:
                 self._flush()
 
@@ -384,6 +387,7 @@ class HTTP1Client(_HTTP1):
             and not self._buffer
             and not self._ended
             and not self._queue
+            and not self._writing
             and self.body.framing is not Framing.CLOSE
         )
 

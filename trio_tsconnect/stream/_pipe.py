@@ -20,6 +20,9 @@ channel, and then it may sleep in the channel; whoever makes bytes ripe wakes it
 There is at most one writer (the conflict flag sees to that), so what blocks a writer is one task reference, set when it blocks:
 an idle pipe owns one channel and nothing else.
 
+A blocked writer fills whatever room there is, so a reader takes all that is queued (up to `max_bytes`) and not one item: a small item
+would come back as small room and as a small item for ever (RFC 9293 §3.8.6.2.1, "silly window").
+
 Three ways to end, as for a socket: the writer ends its half (`close_write`: the reader drains, then reads `b""`); the reader goes
 (`close_read`: unread bytes are dropped, the writer breaks); or either side aborts (both break at once).
 """
@@ -270,7 +273,7 @@ class Pipe:
                 self._release()
         if self._reader_closed or self._abort_reason is not None:
             self._check_readable()  # an end or an abort may have come between the wake-up and now
-        if self._writer is None and (max_bytes is None or len(item) <= max_bytes):
+        if self._writer is None and not self._queued and (max_bytes is None or len(item) <= max_bytes):
             self._unread -= len(item)
             return item
         return self._take(item, max_bytes)
@@ -286,7 +289,17 @@ class Pipe:
         if self._held and self._ripe and not self._queued:
             self._release()
 
+    def _gather(self, item: bytes, max_bytes: int | None) -> bytes:
+        parts, size = [item], len(item)
+        while self._queued and (max_bytes is None or size < max_bytes):
+            parts.append(self._receive.receive_nowait())
+            size += len(parts[-1])
+            self._taken()
+        return b"".join(parts)
+
     def _take(self, item: bytes, max_bytes: int | None) -> bytes:
+        if self._queued:
+            item = self._gather(item, max_bytes)
         if max_bytes is not None and len(item) > max_bytes:
             self._rest = item[max_bytes:]
             item = item[:max_bytes]
