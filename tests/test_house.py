@@ -7,8 +7,10 @@ put right; then it is held against the package.
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import attrs
 import pytest
@@ -327,3 +329,33 @@ def test_package_keeps_the_law(law) -> None:
 
 def test_pipes_are_made_of_memory_channels() -> None:
     assert list(bytes_travel_in_a_memory_channel(package())) == []
+
+
+# --- the faces ----------------------------------------------------------------------------------------------------------------
+
+
+def faces() -> list[str]:
+    """The packages that users import from: a file is private, and so is a folder that begins with an underscore."""
+    rooms = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if not path.parent.name.startswith("_"))
+    return [PACKAGE, *(f"{PACKAGE}.{room}" for room in rooms)]
+
+
+def shown_elsewhere(face: ModuleType) -> Iterator[str]:
+    """What a traceback, a repr or a trio task name would give under a module that it cannot be imported from: `@public` was forgotten."""
+    for name, thing in vars(face).items():
+        if not name.startswith("_") and isinstance(thing, type | FunctionType):
+            module = thing.__module__
+            if module not in faces() or getattr(importlib.import_module(module), thing.__name__, None) is not thing:
+                yield f"{name} shows {module}.{thing.__name__}"
+
+
+@pytest.mark.parametrize("face", faces())
+def test_what_a_face_shows_is_known_by_its_public_path(face: str) -> None:
+    assert list(shown_elsewhere(importlib.import_module(face))) == []
+
+
+def test_what_is_known_by_a_private_path_or_by_one_where_it_is_not_is_complained_of() -> None:
+    face = ModuleType(f"{PACKAGE}.stream")
+    for name, module in [("A", "stream._pipe"), ("B", "stream")]:
+        setattr(face, name, type(name, (), {"__module__": f"{PACKAGE}.{module}"}))
+    assert list(shown_elsewhere(face)) == ["A shows trio_tsconnect.stream._pipe.A", "B shows trio_tsconnect.stream.B"]

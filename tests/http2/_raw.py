@@ -10,7 +10,6 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import attrs
 import trio
@@ -26,7 +25,6 @@ from trio_tsconnect import (
     Proxy,
     ProxyConfig,
     Transaction,
-    VirtualConnection,
     open_proxy,
     open_virtual_connection_pair,
 )
@@ -36,7 +34,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 PRIORITY_UPDATE = 0x10
 END_STREAM, ACK, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = range(9)
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = (
+    range(9)
+)
 COMPRESSION_ERROR, CONNECT_ERROR, ENHANCE_YOUR_CALM = 9, 10, 11
 
 Fields = Sequence[tuple[str, str]]
@@ -215,6 +215,7 @@ class Origin(Plugin):
 
     def __init__(self, serve: Callable[[trio.abc.HalfCloseableStream], Awaitable[object]] | None = None) -> None:
         self.serve = serve
+        self.answers = True
         self.requests: list[Transaction] = []
         self.heads: list[tuple[str, str, dict[str, str]]] = []
 
@@ -223,7 +224,7 @@ class Origin(Plugin):
         self.heads.append((txn.request.method, txn.request.target, dict(txn.request.headers.items())))
         if self.serve is not None:
             txn.intercept(self.serve)
-        else:
+        elif self.answers:
             txn.respond(200, b"hello", headers={"Content-Type": "text/plain"})
 
 
@@ -332,7 +333,9 @@ async def echo(stream: trio.abc.HalfCloseableStream) -> None:
     else:
         protocol = head.lower().partition(b"upgrade: ")[2].partition(b"\r")[0]
         accept = websocket_accept(head)
-        await stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b\r\n%b" % (protocol, accept, rest))
+        await stream.send_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b\r\n%b" % (protocol, accept, rest)
+        )
     while data := await stream.receive_some():
         await stream.send_all(data)
     await stream.send_eof()
@@ -348,5 +351,3 @@ def websocket_accept(head: bytes) -> bytes:
     value = head[key + 19 :].partition(b"\r")[0]
     proof = base64.b64encode(hashlib.sha1(value + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
     return b"Sec-WebSocket-Accept: " + proof + b"\r\n"
-
-

@@ -22,7 +22,9 @@ async def test_response_of_a_plugin(autojump_clock: MockClock) -> None:
 
 async def test_nothing_of_a_connection_reaches_the_client(autojump_clock: MockClock) -> None:
     """RFC 9113 §8.2.2, and no reason phrase (§8.3.2)."""
-    origin = saying(b"HTTP/1.1 299 Odd\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\nX-End: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    origin = saying(
+        b"HTTP/1.1 299 Odd\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\nX-End: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    )
     async with open_world(origin) as world:
         answer = await world.client.get()
         assert answer.body == b"ok"
@@ -75,7 +77,9 @@ async def test_body_of_a_request_arrives(autojump_clock: MockClock, declared: bo
 
 
 @pytest.mark.parametrize(
-    ("declared", "body", "end"), [("5", b"1234", True), ("5", b"123456", False), ("0", b"1", False), ("5", b"", True)], ids=["short", "long", "none", "nothing"]
+    ("declared", "body", "end"),
+    [("5", b"1234", True), ("5", b"123456", False), ("0", b"1", False), ("5", b"", True)],
+    ids=["short", "long", "none", "nothing"],
 )
 async def test_content_of_another_length_is_malformed(autojump_clock: MockClock, declared: str, body: bytes, end: bool) -> None:
     """RFC 9113 §8.1.1."""
@@ -126,7 +130,9 @@ async def test_trailers_end_a_body_that_is_too_short(autojump_clock: MockClock) 
 
 
 async def test_trailers_of_a_response_arrive(autojump_clock: MockClock) -> None:
-    origin = saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nGrpc-Status: 0\r\nGrpc-Message: fine\r\n\r\n")
+    origin = saying(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nGrpc-Status: 0\r\nGrpc-Message: fine\r\n\r\n"
+    )
     async with open_world(origin) as world:
         answer = await world.client.get(1, [*GET, ("te", "trailers")])
         assert answer.body == b"abcde"
@@ -134,7 +140,9 @@ async def test_trailers_of_a_response_arrive(autojump_clock: MockClock) -> None:
 
 
 async def test_interim_responses_arrive_before_the_final_one(autojump_clock: MockClock) -> None:
-    origin = saying(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    origin = saying(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    )
     async with open_world(origin) as world:
         answer = await world.client.get()
         assert [fields[":status"] for fields in answer.interim] == ["103", "102"]

@@ -33,7 +33,12 @@ from ._raw import (
 
 @pytest.mark.parametrize(
     "frames",
-    [frame(DATA, END_STREAM, 1, b"x"), frame(RST_STREAM, 0, 1, number(CANCEL)), frame(WINDOW_UPDATE, 0, 1, number(5)), frame(RST_STREAM, 0, 2, number(0))],
+    [
+        frame(DATA, END_STREAM, 1, b"x"),
+        frame(RST_STREAM, 0, 1, number(CANCEL)),
+        frame(WINDOW_UPDATE, 0, 1, number(5)),
+        frame(RST_STREAM, 0, 2, number(0)),
+    ],
     ids=["DATA", "RST_STREAM", "WINDOW_UPDATE", "RST_STREAM of ours"],
 )
 async def test_frame_on_an_idle_stream_ends_the_connection(autojump_clock: MockClock, frames: bytes) -> None:
@@ -79,7 +84,9 @@ async def test_update_of_a_closed_streams_window_is_ignored(autojump_clock: Mock
     """RFC 9113 §5.1, closed."""
     async with open_world() as world:
         await world.client.get(1)
-        await world.client.send(frame(WINDOW_UPDATE, 0, 1, number(5)), frame(raw.PRIORITY, 0, 1, bytes(5)), frame(RST_STREAM, 0, 1, number(0)))
+        await world.client.send(
+            frame(WINDOW_UPDATE, 0, 1, number(5)), frame(raw.PRIORITY, 0, 1, bytes(5)), frame(RST_STREAM, 0, 1, number(0))
+        )
         assert (await world.client.get(3)).status == "200"
 
 

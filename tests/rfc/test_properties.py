@@ -88,7 +88,7 @@ async def play(
         client = await rig.connect()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_in_pieces, client, b"".join(sent), places)
-            got = []
+            got: list[object] = []
             for request in sent:
                 while True:
                     message = await client.response(request.partition(b" ")[0])
@@ -105,7 +105,7 @@ async def play(
 @over_both
 @given(clock=clocks, sent=st.lists(requests, min_size=1, max_size=3), said=st.lists(answers, min_size=1, max_size=3), places=cuts)
 async def test_how_an_exchange_is_cut_changes_nothing(
-    transport: Transport, clock: MockClock, sent: list[bytes], said: list[bytes], places: list[int]
+    transport: Transport, clock: MockClock, sent: list[bytes], said: list[tuple[bytes, bytes]], places: list[int]
 ) -> None:
     whole = await play(transport, sent, said, [])
     assert await play(transport, sent, said, places) == whole

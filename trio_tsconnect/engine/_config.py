@@ -81,6 +81,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@public("trio_tsconnect.engine")
 def warnings(config: ProxyConfig) -> list[str]:
     """What is legal in a configuration and still likely to be a mistake, a line each: an open proxy first of all."""
     found: list[str] = []

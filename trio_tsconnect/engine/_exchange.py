@@ -36,7 +36,7 @@ from trio_tsconnect.message import (
     keep_alive,
     strip_hop_by_hop,
 )
-from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage
+from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage, holds_input
 
 
 class Again(Exception):
@@ -190,7 +190,7 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     txn.session.http.queue_response(response, body)
     await _relay_body(txn, http, body, transforms)
     txn.response_complete = True
-    if persists and http.reusable:
+    if persists and http.reusable and not await holds_input(connection.stream):
         http.next_cycle()
         if txn.proxy.pool.release(connection, txn.origin_config):
             txn.origin = None
@@ -219,6 +219,8 @@ async def _read_head(txn: Transaction, http: HTTP1Client) -> tuple[Response, boo
             raise Again
         if (status < 200 or txn.response.status < 200) and txn.response.status != status:
             raise TransactionFailure(Failure.PLUGIN, "A plugin made a final response of an interim one, or the reverse.")
+        if status == 101 and not txn.session.http.body_complete:  # RFC 9110 §7.8: not before the whole request was read
+            raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched protocols in the middle of the request.")
         if status >= 200 or (status == 101 and txn.upgrade is not None):
             return txn.response, persists
         if status == 101:
@@ -238,6 +240,8 @@ async def _relay_interim(txn: Transaction, response: Response) -> None:
     response.headers.remove((b"content-length", b"transfer-encoding"))
     client = txn.session.http
     txn.interim_sent = True
+    if response.status == 100:
+        txn.expectation_met = True
     client.queue_response(response, NO_BODY)
     txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
     await client.drain()

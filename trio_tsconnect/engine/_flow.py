@@ -18,7 +18,7 @@ from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.engine._record import make_record
 from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure
-from trio_tsconnect.engine._route import choose_origin, remap
+from trio_tsconnect.engine._route import choose_origin, judge, remap
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.message import (
@@ -89,6 +89,7 @@ async def _transact(txn: Transaction) -> None:
     if txn.answered():
         await send_answer(txn)
         return
+    judge(txn, txn.proxy.config.access)
     if answer_here(txn):
         await send_answer(txn, by="proxy")
         return

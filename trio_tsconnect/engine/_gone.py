@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_tsconnect.stream import has_hung_up
+
 if TYPE_CHECKING:
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._session import Session
@@ -36,7 +38,13 @@ class InputWatch:
         http = session.http
         try:
             with self._scope:
-                while http.buffered < _MOST_AHEAD:
+                while True:
+                    if http.buffered >= _MOST_AHEAD:  # enough for the next requests; from here on only a reset is looked for
+                        await trio.sleep(session.proxy.config.http.gone_check_interval)
+                        if has_hung_up(session.stream):
+                            session.client_is_gone()
+                            return
+                        continue
                     if not await http.fill():
                         # the end of a TLS session is no half-close: nothing can be sent any more
                         finished = isinstance(session.stream, trio.abc.HalfCloseableStream)

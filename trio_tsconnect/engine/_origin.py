@@ -16,7 +16,7 @@ import trio
 
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.message import Failure
-from trio_tsconnect.stream import close_now
+from trio_tsconnect.stream import ProbedTransport, close_now
 
 
 class Origin(Protocol):
@@ -114,7 +114,8 @@ async def _secure(stream: trio.SocketStream, tls: TLS) -> trio.abc.Stream:
     except (OSError, ssl.SSLError) as exc:
         await close_now(stream)
         raise TransactionFailure(Failure.ORIGIN_TLS, f"The authorities to trust cannot be read: {exc.strerror}.") from None
-    secured: trio.SSLStream[trio.SocketStream] = trio.SSLStream(stream, context, server_hostname=tls.server_name, https_compatible=True)
+    transport = ProbedTransport(stream)
+    secured: trio.SSLStream[ProbedTransport] = trio.SSLStream(transport, context, server_hostname=tls.server_name, https_compatible=True)
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as exc:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from trio_tsconnect._util import public
 from trio_tsconnect.engine._checks import ConfigError
 from trio_tsconnect.engine._plugin import Plugin
 
@@ -21,6 +22,7 @@ _AT_HOME = {"asgi": "trio_tsconnect.asgi", "asgi+trio": "trio_tsconnect.asgi"}
 _registered: dict[str, Parse] = {}
 
 
+@public("trio_tsconnect.engine")
 def register_origin_scheme(scheme: str, parse: Parse) -> None:
     """Make `to = "scheme:..."` of a remap rule mean the plugin that `parse("...")()` makes. The same `to` is loaded once for a proxy."""
     _registered[scheme.lower()] = parse

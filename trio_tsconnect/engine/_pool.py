@@ -180,6 +180,8 @@ class Pool:
         if self._closed or not config.keep_alive_timeout or not connection.origin.persistent:
             return False
         if place.line:
+            if has_input(connection.stream):  # nobody asked for it: the connection is out of step, or closed
+                return False
             place.taken -= 1
             self._grant(place, connection)
             return True

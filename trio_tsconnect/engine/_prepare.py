@@ -95,6 +95,8 @@ def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
     method = txn.method or "GET"
     framed = frame_response(method, txn.version, response, body)
     headers = response.headers
+    if method == "CONNECT":  # what follows may be meant for the tunnel that was not made
+        txn.wants_keep_alive = False
     txn.keep_alive = (
         txn.wants_keep_alive and framed.framing is not Framing.CLOSE and not txn.session.is_last_request and _body_allows_keep_alive(txn)
     )
@@ -110,6 +112,6 @@ def _body_allows_keep_alive(txn: Transaction) -> bool:
     http = txn.session.http
     if http.body_complete:
         return True
-    if txn.expects_continue and not txn.expectation_met and not txn.interim_sent and not http.buffered:
+    if txn.expects_continue and not txn.expectation_met and not http.buffered:
         return False  # a client that waits for 100 may send the body or not (RFC 9110 §10.1.1)
     return txn.sending_body or (http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body)

@@ -359,6 +359,7 @@ def _open_log(config: ProxyConfig) -> Log:
     return JsonLinesLog(config.log.path, flush_interval=config.log.flush_interval)
 
 
+@public("trio_tsconnect")
 @asynccontextmanager
 async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plugin] = (), log: Log | None = None) -> AsyncIterator[Proxy]:
     """Open an engine for the length of a `with` block.

@@ -41,6 +41,7 @@ _ORIGIN_OVERRIDES = frozenset({"connect_timeout", "response_timeout", "wait_time
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # a WebSocket begins as an HTTP request (RFC 6455 §4.1)
 _PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")  # RFC 3986 §3.3
 _TWO_DOTS = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
+_ODD = re.compile(r"%|//|/\.|;|\\")
 _SEPARATORS = re.compile(r"[/\\]")
 
 _FROM_FORMS = '"http://host/path", "//host/path" (any scheme) or "/path" (any host)'
@@ -255,11 +256,15 @@ class RemapTable:
         return f"<RemapTable: {len(self.rules)} rules>"
 
     def match(self, uri: TargetURI) -> Match | None:
-        """The rule for a target URI and where it sends it; None when no rule covers it, or its path climbs out of the rule that does."""
+        """The rule for a target URI and where it sends it.
+
+        None when no rule covers it, when its path climbs out of the rule that does, and when the path, read as an origin may read it (decoded,
+        dot segments resolved, slashes merged), falls under another rule: `/%61dmin` must not walk around a rule for `/admin`.
+        """
         path, question, query = uri.path.partition("?")
         # `OPTIONS *` and CONNECT have no path: they belong to the rule of their host's root, and keep what they have.
         rule = self._find(uri, path if path.startswith("/") else "/")
-        if rule is None:
+        if rule is None or (_ODD.search(path) and self._find(uri, plainly(path)) not in (rule, None)):
             return None
         base = rule.target
         if not path.startswith("/"):
@@ -282,6 +287,20 @@ class RemapTable:
                 if rule is not None:
                     return rule
         return None
+
+
+def plainly(path: str) -> str:
+    """The path as an origin may come to read it: decoded, dot segments resolved, slashes merged, parameters of segments cut off."""
+    plain: list[str] = []
+    name = ""
+    for segment in _SEPARATORS.split(unquote(path)):
+        name = segment.partition(";")[0]
+        if name == "..":
+            if plain:
+                plain.pop()
+        elif name not in ("", "."):
+            plain.append(name)
+    return "/" + "/".join(plain) + ("/" if plain and name in ("", ".", "..") else "")
 
 
 def climbs(rest: str) -> bool:

@@ -24,7 +24,7 @@ from trio_tsconnect.message import (
     max_forwards,
     outcome,
 )
-from trio_tsconnect.stream import IncompleteMessage, request_to_bytes, reset
+from trio_tsconnect.stream import DRAIN_ABOVE, IncompleteMessage, request_to_bytes, reset
 
 # RFC 9110 §9.3.8: a TRACE must not echo what is secret.
 _SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
@@ -124,8 +124,13 @@ async def _send(txn: Transaction, response: Response, content: bytes) -> None:
     txn.response_begun = True
     http.queue_response(response, body)
     if body.framing is not Framing.NONE and body.length:
-        http.queue_body(content)
-        txn.response_bytes += len(content)
+        for start in range(0, len(content), DRAIN_ABOVE):
+            if start:  # a slow reader gets the time for each write anew
+                txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
+                await http.drain()
+            piece = content[start : start + DRAIN_ABOVE]
+            http.queue_body(piece)
+            txn.response_bytes += len(piece)
     http.queue_end()
     txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
     await http.drain()

@@ -16,7 +16,6 @@ _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 def remap(txn: Transaction) -> None:
     """Decide the target URI; from here on it is the request's target. `TransactionFailure` when there is nowhere to go."""
     proxy, request = txn.proxy, txn.request
-    judge(txn, proxy.config.access)
     try:
         uri = target_uri(request, scheme=txn.client.scheme)
     except BadRequest as exc:

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from trio_tsconnect import ConnectRefused, Proxy
+from trio_tsconnect._util import public
 from trio_tsconnect.http2._frames import PREFACE
 from trio_tsconnect.http2._frontend import serve_http2
 from trio_tsconnect.stream import close_now, describe_client
@@ -18,6 +19,7 @@ from trio_tsconnect.stream import close_now, describe_client
 _READ_SIZE = 65536
 
 
+@public("trio_tsconnect.http2")
 async def serve_auto(proxy: Proxy, stream: trio.abc.Stream) -> None:
     """Serve HTTP/2 or HTTP/1, whichever the client speaks, until the stream ends. A handler for `trio.serve_listeners`.
 

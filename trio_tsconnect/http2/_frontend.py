@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy, VirtualConnection
+from trio_tsconnect._util import public
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
@@ -36,6 +37,7 @@ _HIGHEST = (1 << 31) - 1
 _PING_DATA = b"goodbye?"
 
 
+@public("trio_tsconnect.http2")
 async def serve_http2(
     proxy: Proxy, stream: trio.abc.Stream, *, client: ClientInfo | None = None, limits: Http2Limits | None = None
 ) -> None:
@@ -66,7 +68,6 @@ class Connection:
         self._receiver = Receiver(self, self._machine, limits)
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
-        self._tasks = 0
         self._requests = 0
         self._broken = False
         self._stopping = False
@@ -236,7 +237,7 @@ class Connection:
         if number > self._last_stream:
             self._refuse(number)  # RFC 9113 §6.8: it was not, and will not be, acted on
             return
-        if len(self.streams) >= self.limits.max_concurrent_streams or self._tasks >= 2 * self.limits.max_concurrent_streams:
+        if len(self.streams) >= self.limits.max_concurrent_streams:
             self._refuse(number)
             return
         try:
@@ -258,7 +259,6 @@ class Connection:
         if ended and not head.tunnel:
             stream.sent_whole = self._send_now(pipe, head.head)
         self.streams[number] = stream
-        self._tasks += 1
         self._nursery.start_soon(stream.run)
         self._requests += 1
         if self.config.max_requests_per_connection is not None and self._requests >= self.config.max_requests_per_connection:
@@ -288,9 +288,7 @@ class Connection:
         self._receiver.count_reset()
         self._reset_number(number, fault.code)
         logger.info("HTTP/2 connection %d of %s, stream %d: %s", self.number, self.client.host, number, fault)
-        if self._tasks < 2 * self.limits.max_concurrent_streams:
-            self._tasks += 1
-            self._nursery.start_soon(self._record, number, fault)
+        self._nursery.start_soon(self._record, number, fault)
 
     async def _record(self, number: int, fault: Rejected) -> None:
         """Have the engine log a request that it is not going to see: as one whose head did not come to its end."""
@@ -306,7 +304,6 @@ class Connection:
                     break
         finally:
             pipe.abort(fault.cause)
-            self.task_ended()
 
     def _reset_number(self, number: int, code: int) -> None:
         if self._machine.reset(number, code):
@@ -358,7 +355,3 @@ class Connection:
             self._idle_since = trio.current_time()
             self._reading.deadline = self._deadline()
             self._check_done()
-
-    def task_ended(self) -> None:
-        """One task of a stream has ended."""
-        self._tasks -= 1

@@ -66,8 +66,8 @@ class Receiver:
         """Since when something unfinished is waited for: the preface, or a head; `inf` when nothing is."""
         self.priorities: dict[int, bytes] = {}
         """What PRIORITY_UPDATE said of streams that are not there yet (RFC 9218 §7)."""
-        self.reset_here: dict[int, None] = {}
-        """Streams that we have reset, of which the client may not know yet."""
+        self.reset_here: dict[int, bool] = {}
+        """Streams for which a RST_STREAM went out; True if of our own accord, so that the client may not know yet."""
         self._handlers = {
             f.DATA: self._data,
             f.HEADERS: self._headers,
@@ -128,7 +128,10 @@ class Receiver:
 
     def remember_reset(self, stream: int) -> None:
         """We have reset this stream: what still comes for it is no fault."""
-        self.reset_here[stream] = None
+        self._remember(stream, ours=True)
+
+    def _remember(self, stream: int, *, ours: bool) -> None:
+        self.reset_here[stream] = ours
         if len(self.reset_here) > 1000:
             del self.reset_here[next(iter(self.reset_here))]
 
@@ -168,9 +171,11 @@ class Receiver:
     def _data_of_no_stream(self, number: int, frame: bytes) -> None:
         """h2 knows whether the stream is idle or closed; it opens the connection's window again by itself (RFC 9113 §5.1, §6.9)."""
         writer = self._connection.writer
+        if not self.reset_here.get(number):
+            self._oddities.count(self.now)  # not what was under way when we reset the stream
         if number not in self.reset_here:
-            self._oddities.count(self.now)
             self._feed(frame)
+            self._remember(number, ours=False)
             writer.ring()
             return
         writer.put(b"")

@@ -51,6 +51,7 @@ class Stream:
 
     __slots__ = (
         "_connection",
+        "_dropped",
         "_held",
         "_inbox",
         "_news",
@@ -110,6 +111,7 @@ class Stream:
         """When a byte of its outbox was written last, or its outbox was empty."""
         self._inbox: deque[tuple[bytes, int]] = deque()
         self._held = 0
+        self._dropped = False
         self._news: trio.Event | None = None
         self._room: trio.Event | None = None
 
@@ -137,8 +139,12 @@ class Stream:
     def close(self, reason: str | None) -> int:
         """It is over in HTTP/2. With a reason the transaction is broken off, else it may come to its end. How many bytes it still held."""
         self.closed = True
-        held, self._held = self._held, 0
-        self._inbox.clear()
+        held = 0
+        if reason is not None or not self.head.tunnel:
+            # (what the client said last in a tunnel is still to be carried)
+            self._dropped = True
+            held, self._held = self._held, 0
+            self._inbox.clear()
         if reason is not None:
             self.pipe.abort(reason)
             self.outbox.data.clear()
@@ -166,7 +172,6 @@ class Stream:
             # after a whole exchange the session closes the connection, as it was asked to: its transaction may still have hooks to run
             if not complete:
                 self.pipe.abort("front_end_closed")
-            self._connection.task_ended()
 
     async def _exchange(self) -> None:
         head, exchange = self.head, Exchange(self.pipe, self.head.method)
@@ -205,7 +210,7 @@ class Stream:
         return begin + data if begin else data, len(content), flow
 
     def _took(self, content: int, flow: int) -> None:
-        if flow and not self.closed:
+        if flow and not self._dropped:
             self._held -= content
             self._connection.took(self, content, flow)
 
@@ -324,7 +329,7 @@ class Stream:
 
     async def _carry_up(self) -> None:
         try:
-            while not self.closed:
+            while not self._dropped:
                 while self._inbox:
                     data, size = self._inbox.popleft()
                     try:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from trio_tsconnect._util import public
+
 # RFC 9113 §9.2.2: of TLS 1.2, ephemeral keys and authenticated encryption only. (TLS 1.3 has no others.)
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
+@public("trio_tsconnect.http2")
 def ssl_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
     """A context for a server that speaks HTTP/2 and HTTP/1.1, as ALPN decides. PEM files; TLS 1.2 and later.
 

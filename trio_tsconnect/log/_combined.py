@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 
+from trio_tsconnect._util import public
 from trio_tsconnect.log._record import LogRecord
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -18,6 +19,7 @@ _PROTOCOLS = {"h2": "HTTP/2.0", "http/1.0": "HTTP/1.0"}
 _NOT_IN_HOST = re.compile(r"[^0-9A-Za-z.:_\-]")
 
 
+@public("trio_tsconnect.log")
 def combined(record: LogRecord) -> str:
     r"""The record as one line of ASCII in the Combined Log Format, without the line end; it never raises.
 

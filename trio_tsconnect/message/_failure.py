@@ -96,6 +96,7 @@ class Outcome:
     """Whether one more attempt on a fresh connection may help, if the request is `retry_safe` and the connection had been used before."""
 
 
+@public("trio_tsconnect.message")
 def outcome(failure: Failure | MessageError) -> Outcome:
     """What follows from this failure; for a `MessageError` it is what the error itself says."""
     if isinstance(failure, MessageError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
+from .._util import public
 from ._errors import BadRequest
 from ._framing import Body
 from ._headers import Headers, is_token
@@ -29,6 +30,7 @@ _NOT_REMOVABLE = frozenset(
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
 
 
+@public("trio_tsconnect.message")
 def strip_hop_by_hop(headers: Headers, *, keep_upgrade: bool = False) -> None:
     """Remove Connection, the fields it lists, and the fields that are hop-by-hop anyway (RFC 9110 §7.6.1).
 
@@ -49,6 +51,7 @@ def strip_hop_by_hop(headers: Headers, *, keep_upgrade: bool = False) -> None:
         headers.remove(doomed)
 
 
+@public("trio_tsconnect.message")
 def keep_alive(message_version: str, headers: Headers) -> bool:
     """Whether the sender of this message wants the connection to persist (RFC 9112 §9.3)."""
     options: list[str] = []
@@ -61,18 +64,20 @@ def keep_alive(message_version: str, headers: Headers) -> bool:
     return message_version != "1.0" or "keep-alive" in options
 
 
+@public("trio_tsconnect.message")
 def accepts_trailers(headers: Headers) -> bool:
     """Whether the sender of this request says that trailers will not be lost on it: `TE: trailers` (RFC 9110 §10.1.4)."""
     return "trailers" in headers.tokens("te")
 
 
+@public("trio_tsconnect.message")
 def add_via(headers: Headers, version: str, pseudonym: str) -> None:
     """Add `version pseudonym` at the end of Via (RFC 9110 §7.6.3); `version` is the version in which the message was received."""
     entry = _via_entry(version, pseudonym)
     fields = headers.fields
     for position in range(len(fields) - 1, -1, -1):
         raw, name, value = fields[position]
-        if name == b"via":
+        if name == b"via" and b"(" not in value:  # a comment that is not closed would swallow what follows it on the line
             fields[position] = (raw, name, value + b", " + entry if value else entry)
             return
     headers.add(b"Via", entry)
@@ -86,6 +91,7 @@ def _via_entry(version: str, pseudonym: str) -> bytes:
     return f"{version} {pseudonym}".encode("latin-1")
 
 
+@public("trio_tsconnect.message")
 def via_names(headers: Headers) -> list[str]:
     """The received-by names in Via, in order and as written: who forwarded this message already (RFC 9110 §7.6.3)."""
     names = []
@@ -118,11 +124,13 @@ def _without_comments(value: str) -> str:
     return "".join(kept)
 
 
+@public("trio_tsconnect.message")
 def expects_continue(request: Request) -> bool:
     """Whether the client waits for 100 (Continue); an HTTP/1.0 client never does (RFC 9110 §10.1.1)."""
     return "100-continue" in request.headers.tokens(b"expect") and request.version != "1.0"
 
 
+@public("trio_tsconnect.message")
 def check_expect(request: Request) -> None:
     """Refuse an expectation that is not 100-continue: `BadRequest` 417 (RFC 9110 §10.1.1)."""
     expect = request.headers.get(b"expect")
@@ -130,6 +138,7 @@ def check_expect(request: Request) -> None:
         raise BadRequest("unknown_expectation", f"The expectation {expect[:80]!r} cannot be met.", 417)
 
 
+@public("trio_tsconnect.message")
 def max_forwards(request: Request) -> int | None:
     """How many times this request may still be forwarded; None where it does not say (RFC 9110 §7.6.2).
 
@@ -145,6 +154,7 @@ def max_forwards(request: Request) -> int | None:
     return int(value)
 
 
+@public("trio_tsconnect.message")
 def retry_safe(request: Request, *, body: Body) -> bool:
     """Whether sending this request twice is harmless and possible: an idempotent method (RFC 9110 §9.2.2) and nothing to replay."""
     return body.empty and request.method in _IDEMPOTENT
@@ -154,6 +164,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+@public("trio_tsconnect.message")
 def http_date(unix_time: float) -> str:
     """An IMF-fixdate (RFC 9110 §5.6.7), for the Date field.
 

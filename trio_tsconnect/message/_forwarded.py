@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import Literal, TypeAlias, assert_never
 
+from .._util import public
 from ._headers import Headers, is_token
 
 ForwardedStyle: TypeAlias = Literal["x-forwarded", "forwarded", "both", "off"]
@@ -18,6 +19,7 @@ _CLAIMS = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-ho
 _OBFUSCATED = re.compile(r"_[A-Za-z0-9._\-]+")  # RFC 7239 §6.3: obfnode = "_" 1*( ALPHA / DIGIT / "." / "_" / "-" )
 
 
+@public("trio_tsconnect.message")
 def add_forwarded(
     headers: Headers,
     *,

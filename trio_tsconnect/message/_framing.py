@@ -56,6 +56,7 @@ _FRAMING_AND_TRAILER = frozenset({b"content-length", b"transfer-encoding", b"tra
 _ANTICIPATES_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
+@public("trio_tsconnect.message")
 def has_no_content(method: str, status: int) -> bool:
     """Whether a response to this method with this status ends with its head, whatever its fields say (RFC 9112 §6.3, rules 1 and 2)."""
     return method == "HEAD" or status == 304 or forbids_framing(method, status)
@@ -81,11 +82,13 @@ def _declared(headers: Headers, otherwise: Body) -> Body:
     return Body(Framing.LENGTH, length) if length else EMPTY_BODY
 
 
+@public("trio_tsconnect.message")
 def request_body(request: Request) -> Body:
     """How the body of a request that `check_request` passed is framed (RFC 9112 §6.3, rules 4 to 7): without fields there is none."""
     return _declared(request.headers, NO_BODY)
 
 
+@public("trio_tsconnect.message")
 def response_body(method: str, response: Response) -> Body:
     """How the body of a response that `check_response` passed is framed (RFC 9112 §6.3): without fields it ends with the connection."""
     if has_no_content(method, response.status):
@@ -93,6 +96,7 @@ def response_body(method: str, response: Response) -> Body:
     return _declared(response.headers, CLOSE_BODY)
 
 
+@public("trio_tsconnect.message")
 def frame_response(method: str, request_version: str, response: Response, body: Body) -> Body:
     """Decide how a response goes to the client, and set Content-Length, Transfer-Encoding and Trailer in place.
 
@@ -121,6 +125,7 @@ def frame_response(method: str, request_version: str, response: Response, body: 
     return CHUNKED_BODY
 
 
+@public("trio_tsconnect.message")
 def frame_request(request: Request, body: Body) -> Body:
     """Decide how a request goes to the origin, and set Content-Length, Transfer-Encoding and Trailer in place.
 

@@ -32,6 +32,7 @@ _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x
 _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 
 
+@public("trio_tsconnect.message")
 def is_token(name: bytes) -> bool:
     """Whether this is a token (RFC 9110 §5.6.2)."""
     return name != b"" and not name.translate(None, TCHARS)
@@ -249,6 +250,7 @@ class Headers:
         return [member.lower() for value in values for member in split_list(value.decode("latin-1"))]
 
 
+@public("trio_tsconnect.message")
 def split_list(value: str) -> list[str]:
     """The non-empty members of a comma-separated list; commas inside quoted strings do not separate (RFC 9110 §5.6.1)."""
     members = _MEMBER.findall(value) if '"' in value else value.split(",")

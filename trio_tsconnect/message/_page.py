@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .._util import public
 from ._status import reason_phrase
 
 _MAX_DETAIL = 400
 
 
+@public("trio_tsconnect.message")
 def error_page(status: int, detail: str) -> tuple[bytes, str]:
     """(body, content type) of the page for this status, with one sentence of explanation.
 

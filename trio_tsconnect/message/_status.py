@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .._util import public
+
 # The IANA registry of status codes: RFC 9110 §15 unless another RFC is named.
 STATUS_PHRASES: Mapping[int, str] = MappingProxyType(
     {
@@ -75,6 +77,7 @@ STATUS_PHRASES: Mapping[int, str] = MappingProxyType(
 _CLASS_PHRASES = {1: "Informational", 2: "Successful", 3: "Redirection", 4: "Client Error", 5: "Server Error"}
 
 
+@public("trio_tsconnect.message")
 def reason_phrase(status: int) -> str:
     """The standard phrase; for a status without one, the name of its class (RFC 9110 §15). Never empty: clients choke on that."""
     return STATUS_PHRASES.get(status) or _CLASS_PHRASES.get(status // 100, "Unknown")

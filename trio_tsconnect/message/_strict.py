@@ -7,6 +7,7 @@ Content-Length values become one line, a coding is written `chunked`, and framin
 
 from __future__ import annotations
 
+from .._util import public
 from ._errors import BadRequest, BadResponse, MessageError
 from ._framing import forbids_framing
 from ._headers import TCHARS, VALUE_BYTES, Field, Headers
@@ -25,7 +26,7 @@ _MAX_LENGTH_DIGITS = 18
 # content; nor one that is about the connection.
 FORBIDDEN_IN_TRAILERS = frozenset(
     b"transfer-encoding content-length trailer connection keep-alive proxy-connection te upgrade http2-settings "
-    b"host via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host max-forwards "
+    b"host via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-by x-real-ip max-forwards "
     b"cache-control expect pragma range if-match if-none-match if-modified-since if-unmodified-since if-range "
     b"authorization proxy-authenticate proxy-authorization www-authenticate cookie set-cookie "
     b"age date expires location retry-after vary warning "
@@ -33,6 +34,7 @@ FORBIDDEN_IN_TRAILERS = frozenset(
 )
 
 
+@public("trio_tsconnect.message")
 def check_request(request: Request) -> None:
     """Judge a parsed request head, or raise `BadRequest`.
 
@@ -52,6 +54,7 @@ def check_request(request: Request) -> None:
         _check_contentless(request)
 
 
+@public("trio_tsconnect.message")
 def check_response(response: Response, method: str) -> None:
     """Judge an origin's parsed response head, the answer to `method`, or raise `BadResponse`.
 
@@ -79,6 +82,7 @@ def check_response(response: Response, method: str) -> None:
         _check_content_length(headers, lengths, BadResponse)
 
 
+@public("trio_tsconnect.message")
 def check_trailers(headers: Headers, error: type[MessageError] = BadRequest) -> None:
     """Judge the fields after the last chunk: raise `error` for what is malformed, drop what must not be in trailers (RFC 9110 §6.5.1)."""
     _check_fields(headers, error)

@@ -29,6 +29,7 @@ _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)")
 _PATH = re.compile(r"/[!-\"$-~]*|\*")  # visible ASCII without "#"
 
 
+@public("trio_tsconnect.message")
 @lru_cache(maxsize=1024)
 def parse_authority(text: str) -> tuple[str, int | None]:
     """Split `uri-host [ ":" port ]` (RFC 3986 §3.2) into the host, in lower case and without brackets, and the port.
@@ -73,7 +74,8 @@ def _reg_name(host: str) -> str:
             ipaddress.IPv4Address(lower)
         except ValueError:
             raise ValueError(f"{host[:80]!r} ends in a number but is not an IPv4 address") from None
-    return lower
+    # The same name in the DNS, and so the same host to every rule: the dot that ends an absolute one is dropped.
+    return lower.removesuffix(".") or lower
 
 
 @lru_cache(maxsize=1024)
@@ -141,6 +143,7 @@ def is_absolute_form(target: str) -> bool:
     return "://" in target and target[0] not in "/*"
 
 
+@public("trio_tsconnect.message")
 def target_uri(request: Request, *, scheme: str = "http", default_authority: str | None = None) -> TargetURI:
     """Reconstruct the target URI of a request (RFC 9112 §3.3), with `scheme` for the forms that name none.
 

@@ -96,6 +96,7 @@ def _has_zlib_head(data: bytes) -> bool:
     return data[0] & 0x0F == 8 and data[0] >> 4 <= 7 and (len(data) < 2 or (data[0] << 8 | data[1]) % 31 == 0)
 
 
+@public("trio_tsconnect.plugins")
 def decode_response(txn: Transaction, *, limit: int | None = None) -> None:
     """In `read_response`: have the response's body decoded, before transforms that are added after this, and for the client.
 

@@ -13,8 +13,11 @@ from ._machine import Parser as Parser
 from ._machine import load_parser as load_parser
 from ._pipe import Pipe as Pipe
 from ._pipe import PipeStatistics as PipeStatistics
+from ._probe import ProbedTransport as ProbedTransport
+from ._probe import holds_input as holds_input
 from ._sockets import close_gently as close_gently
 from ._sockets import close_now as close_now
+from ._sockets import has_hung_up as has_hung_up
 from ._sockets import has_input as has_input
 from ._sockets import reset as reset
 from ._sockets import watch_peer as watch_peer

@@ -8,7 +8,10 @@ from typing import Any
 import attrs
 import trio
 
+from trio_tsconnect._util import public
 
+
+@public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class TLSInfo:
     """What is known of the TLS session that a client came through."""
@@ -34,6 +37,7 @@ def _address(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise ValueError(f"{field.name} must be a host, or (host, port), not {value!r}")
 
 
+@public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class ClientInfo:
     """On whose behalf requests come: used for the log, Forwarded fields and access rules.
@@ -67,6 +71,7 @@ class ClientInfo:
         return None if isinstance(self.address, str) else self.address[1]
 
 
+@public("trio_tsconnect.stream")
 def describe_client(stream: trio.abc.Stream) -> ClientInfo:
     """Say who is at the other end of a stream. Never fails: what cannot be known is left out.
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import attrs
 
+from trio_tsconnect._util import public
+
 from ..message import Headers, MessageError, Request, Response
 
 _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\r\n") + b"\x7f"
 
 
+@public("trio_tsconnect.stream")
 @attrs.frozen(kw_only=True)
 class HeadLimits:
     """The bounds of what is read as one head or one trailer section."""
@@ -71,6 +74,7 @@ def fields_to_bytes(headers: Headers) -> bytes:
     return b"".join([b"%b: %b\r\n" % (raw, value) for raw, _, value in headers.fields])
 
 
+@public("trio_tsconnect.stream")
 def request_to_bytes(request: Request, target: str) -> bytes:
     """A request head with this target on its line. Always HTTP/1.1: the version is the hop's own (RFC 9110 §2.5)."""
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode("ascii"), target.encode("ascii"), fields_to_bytes(request.headers))

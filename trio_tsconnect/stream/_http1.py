@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 import trio
 
+from trio_tsconnect._util import public
+
 from ..message import (
     NO_BODY,
     BadRequest,
@@ -39,6 +41,7 @@ DRAIN_ABOVE = 65536
 _MOST_EMPTY_LINES = 8
 
 
+@public("trio_tsconnect.stream")
 class IncompleteMessage(Exception):
     """The peer ended its input in the middle of a message. `began`: whether any byte of that message had come."""
 
@@ -252,6 +255,7 @@ class _HTTP1:
                 self._flush()
 
 
+@public("trio_tsconnect.stream")
 class HTTP1Server(_HTTP1):
     """The side that reads requests and writes responses."""
 
@@ -332,6 +336,7 @@ class HTTP1Server(_HTTP1):
         self._sent = True
 
 
+@public("trio_tsconnect.stream")
 class HTTP1Client(_HTTP1):
     """The side that writes requests and reads responses."""
 

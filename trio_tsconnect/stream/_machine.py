@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 import h11
 
+from trio_tsconnect._util import public
+
 Parser = Literal["h11", "fast"]
 
 
+@public("trio_tsconnect.stream")
 @lru_cache
 def load_parser(name: Parser) -> Machines:
     """The machines of one implementation of h11. `ModuleNotFoundError` when the `fast` extra is not installed."""

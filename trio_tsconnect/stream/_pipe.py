@@ -20,8 +20,8 @@ channel, and then it may sleep in the channel; whoever makes bytes ripe wakes it
 There is at most one writer (the conflict flag sees to that), so what blocks a writer is one task reference, set when it blocks:
 an idle pipe owns one channel and nothing else.
 
-A blocked writer fills whatever room there is, so a reader takes all that is queued (up to `max_bytes`) and not one item: a small item
-would come back as small room and as a small item for ever (RFC 9293 §3.8.6.2.1, "silly window").
+A read gives one item, but all that is queued (up to `max_bytes`) while a writer is blocked: the writer fills whatever room there is,
+so a small item would come back as small room, and as a small item again, for ever (RFC 9293 §3.8.6.2, the "silly window").
 
 Three ways to end, as for a socket: the writer ends its half (`close_write`: the reader drains, then reads `b""`); the reader goes
 (`close_read`: unread bytes are dropped, the writer breaks); or either side aborts (both break at once).
@@ -36,10 +36,13 @@ import operator
 import attrs
 import trio
 
+from trio_tsconnect._util import public
+
 # Below this, a write that finds an unread item in the channel is merged with its neighbours instead of becoming an item of its own.
 MERGE_BELOW = 1024
 
 
+@public("trio_tsconnect.stream")
 @attrs.frozen(kw_only=True)
 class PipeStatistics:
     """What one direction of a virtual connection holds at this moment."""
@@ -60,6 +63,7 @@ class PipeStatistics:
     """None while open; else "eof", "reader closed", or the reason of the abort."""
 
 
+@public("trio_tsconnect.stream")
 class Pipe:
     """A bounded one-way byte pipe over a memory channel; one task writes, one task reads."""
 
@@ -273,7 +277,7 @@ class Pipe:
                 self._release()
         if self._reader_closed or self._abort_reason is not None:
             self._check_readable()  # an end or an abort may have come between the wake-up and now
-        if self._writer is None and not self._queued and (max_bytes is None or len(item) <= max_bytes):
+        if self._writer is None and (max_bytes is None or len(item) <= max_bytes):
             self._unread -= len(item)
             return item
         return self._take(item, max_bytes)
@@ -298,7 +302,7 @@ class Pipe:
         return b"".join(parts)
 
     def _take(self, item: bytes, max_bytes: int | None) -> bytes:
-        if self._queued:
+        if self._queued and self._writer is not None:
             item = self._gather(item, max_bytes)
         if max_bytes is not None and len(item) > max_bytes:
             self._rest = item[max_bytes:]

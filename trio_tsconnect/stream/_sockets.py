@@ -14,11 +14,14 @@ from typing import Any
 
 import trio
 
+from trio_tsconnect._util import public
+
 from ._virtual import VirtualConnection
 
 _LINGER_MOST = 1 << 20
 
 
+@public("trio_tsconnect.stream")
 def has_input(stream: trio.abc.Stream) -> bool:
     """Whether a stream that nobody reads has something to read, the end of input included. What cannot be asked has none."""
     if isinstance(stream, VirtualConnection):
@@ -36,6 +39,19 @@ def has_input(stream: trio.abc.Stream) -> bool:
         return True
 
 
+@public("trio_tsconnect.stream")
+def has_hung_up(stream: trio.abc.Stream) -> bool:
+    """Whether a socket's peer has closed or reset the connection, whatever is still to be read. What cannot be asked has not."""
+    transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    sock = getattr(transport, "socket", None)
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
+
+
+@public("trio_tsconnect.stream")
 def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None) -> bool:
     """Have `callback(reason)` called at the moment the peer is gone; False when the stream cannot tell without being read.
 
@@ -48,6 +64,7 @@ def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None
     return True
 
 
+@public("trio_tsconnect.stream")
 def reset(stream: trio.abc.Stream, reason: str) -> None:
     """See to it that closing this stream by force is no orderly end to the peer: it is reset, and bytes on their way may be lost."""
     if isinstance(stream, VirtualConnection):
@@ -57,6 +74,7 @@ def reset(stream: trio.abc.Stream, reason: str) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+@public("trio_tsconnect.stream")
 async def close_now(stream: trio.abc.Stream) -> None:
     """Close by force, without a farewell. Waits for nothing, so it is shielded: it also closes, and returns, in a cancelled task."""
     if isinstance(stream, VirtualConnection):
@@ -66,6 +84,7 @@ async def close_now(stream: trio.abc.Stream) -> None:
         await trio.aclose_forcefully(stream)
 
 
+@public("trio_tsconnect.stream")
 async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
     """Close so that what was written arrives (RFC 9112 §9.6): end the output, then read and drop until the peer closes, for so long at most.
 

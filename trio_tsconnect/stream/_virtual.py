@@ -12,6 +12,8 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trio_tsconnect._util import public
+
 from ._client_info import ClientInfo
 from ._pipe import Pipe, PipeStatistics
 
@@ -21,6 +23,7 @@ _numbers = itertools.count(1)
 Address = tuple[str, int]
 
 
+@public("trio_tsconnect.stream")
 def window_of(buffer_index: int) -> int:
     """How many bytes a buffer index stands for: `128 << buffer_index` (Traffic Server's `TSIOBufferSizeIndex`). ValueError out of 0..14."""
     if type(buffer_index) is not int or not 0 <= buffer_index <= MAX_BUFFER_INDEX:
@@ -28,12 +31,14 @@ def window_of(buffer_index: int) -> int:
     return 128 << buffer_index
 
 
+@public("trio_tsconnect.stream")
 def check_water_mark(buffer_water_mark: int, window: int) -> None:
     """ValueError unless the mark lies within 0 and the window."""
     if type(buffer_water_mark) is not int or not 0 <= buffer_water_mark <= window:
         raise ValueError(f"buffer_water_mark must be an int in 0..{window} (the window of this buffer_index), not {buffer_water_mark!r}")
 
 
+@public("trio_tsconnect.stream")
 @attrs.frozen(kw_only=True)
 class VirtualConnectionStatistics:
     """Both directions of a virtual connection, seen from one end."""
@@ -44,6 +49,7 @@ class VirtualConnectionStatistics:
     """What the peer has written."""
 
 
+@public("trio_tsconnect.stream")
 @attrs.frozen(kw_only=True)
 class Identity:
     """What both ends of a virtual connection know about it."""
@@ -62,6 +68,7 @@ class Identity:
     """On whose behalf it was opened, if the opener said so."""
 
 
+@public("trio_tsconnect")
 class VirtualConnection(trio.abc.HalfCloseableStream):
     """One end of a virtual connection; made by `Proxy.connect` and `open_virtual_connection_pair`, never directly.
 
@@ -208,6 +215,7 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         )
 
 
+@public("trio_tsconnect.stream")
 def make_pair(identity: Identity, window: int, mark: int) -> tuple[VirtualConnection, VirtualConnection]:
     """Two ends of one connection: the opener's first. The mark acts on what the opener reads."""
     to_peer, to_opener = Pipe(window), Pipe(window, mark)
@@ -222,6 +230,7 @@ def make_pair(identity: Identity, window: int, mark: int) -> tuple[VirtualConnec
     return opener, other
 
 
+@public("trio_tsconnect")
 def open_virtual_connection_pair(*, buffer_index: int = 8, buffer_water_mark: int = 0) -> tuple[VirtualConnection, VirtualConnection]:
     """Two connected virtual connections: (the opener's end, the other end).
 

@@ -72,6 +72,7 @@ class _Listener(trio.abc.Stream):
 async def exchange(stream: trio.abc.Stream, data: bytes | str, *, timeout: float = ...) -> Reply: ...
 @overload
 async def exchange(stream: trio.abc.Stream, data: bytes | str, *, count: int, timeout: float = ...) -> list[Reply]: ...
+@public("trio_tsconnect.testing")
 async def exchange(stream: trio.abc.Stream, data: bytes | str, *, count: int | None = None, timeout: float = 300.0) -> Reply | list[Reply]:
     """Write `data`, as it is, and read one whole response, or with `count` a list of so many. The stream is left open.
 

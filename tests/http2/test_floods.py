@@ -1,0 +1,298 @@
+"""RFC 9113 §10.5: what costs a client nothing and us much. Each flood ends its own connection, holds little memory, and hurts nobody else."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_tsconnect import HttpConfig
+from trio_tsconnect.http2 import Http2Limits, RateLimit
+from trio_tsconnect.http2._errors import ConnectionFault
+from trio_tsconnect.http2._limits import Meter
+
+from . import _raw as raw
+from ._raw import (
+    ACK,
+    CANCEL,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    ENHANCE_YOUR_CALM,
+    GET,
+    HEADERS,
+    PADDED,
+    PING,
+    POST,
+    PRIORITY,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    RawClient,
+    frame,
+    number,
+    open_world,
+    settings,
+    silence,
+)
+
+MIB = 1 << 20
+
+
+def rapid_resets(client: RawClient) -> Iterator[bytes]:
+    """CVE-2023-44487."""
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, GET) + frame(RST_STREAM, 0, stream, number(CANCEL))
+
+
+def made_you_reset(client: RawClient) -> Iterator[bytes]:
+    """CVE-2025-8671: requests that are in order, and then something that makes the server reset them."""
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, GET) + frame(WINDOW_UPDATE, 0, stream, number(0))
+
+
+def made_you_reset_by_priority(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, GET) + frame(PRIORITY, 0, stream, number(stream) + b"\x00")
+
+
+def made_you_reset_by_data(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, GET) + frame(DATA, 0, stream, b"x")
+
+
+def made_you_reset_by_window(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, GET) + frame(WINDOW_UPDATE, 0, stream, number((1 << 31) - 1))
+
+
+def malformed(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, [*GET, ("connection", "close")])
+
+
+def refused(client: RawClient) -> Iterator[bytes]:
+    """Streams beyond the limit, without end."""
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, GET)
+
+
+def endless_head(client: RawClient) -> Iterator[bytes]:
+    """CVE-2024-27316."""
+    yield frame(HEADERS, 0, 1, b"\x82")
+    for _ in range(1000):
+        yield frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 100)
+
+
+def empty_continuations(client: RawClient) -> Iterator[bytes]:
+    yield frame(HEADERS, 0, 1, b"\x82")
+    for _ in range(10_000):
+        yield frame(CONTINUATION, 0, 1)
+
+
+def large_head(client: RawClient) -> Iterator[bytes]:
+    yield frame(HEADERS, 0, 1, b"\x82")
+    for _ in range(8):
+        yield frame(CONTINUATION, 0, 1, (b"\x00\x01a\x7f\xff\x7d" + bytes(16000)))
+
+
+def hpack_bomb(client: RawClient) -> Iterator[bytes]:
+    """One entry of 4 KiB, referred to by a byte at a time."""
+    yield frame(HEADERS, END_HEADERS | 1, 1, b"\x82\x86\x84\x41\x01x" + b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 16000 * 0)
+    yield frame(HEADERS, END_HEADERS | 1, 3, b"\x82\x86\x84" + b"\xbe" * 10_000)
+
+
+def setting_flood(client: RawClient) -> Iterator[bytes]:
+    """CVE-2019-9515."""
+    for _ in range(10_000):
+        yield settings(initial_window_size=65535)
+
+
+def setting_acknowledgements(client: RawClient) -> Iterator[bytes]:
+    for _ in range(10_000):
+        yield frame(raw.SETTINGS, ACK, 0)
+
+
+def ping_flood(client: RawClient) -> Iterator[bytes]:
+    """CVE-2019-9512."""
+    for _ in range(10_000):
+        yield frame(PING, 0, 0, bytes(8))
+
+
+def empty_data(client: RawClient) -> Iterator[bytes]:
+    """CVE-2019-9518."""
+    yield client.head(1, POST, end=False)
+    for _ in range(10_000):
+        yield frame(DATA, 0, 1)
+
+
+def padding_only(client: RawClient) -> Iterator[bytes]:
+    yield client.head(1, POST, end=False)
+    for _ in range(10_000):
+        yield frame(DATA, PADDED, 1, b"\x00")
+
+
+def priorities(client: RawClient) -> Iterator[bytes]:
+    """CVE-2019-9513, and 48 kB that are the end of some servers."""
+    for stream in range(1, 20_000, 2):
+        yield frame(PRIORITY, 0, stream, number(0) + b"\x0f")
+
+
+def priority_updates(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield frame(raw.PRIORITY_UPDATE, 0, 0, number(stream) + b"u=1")
+
+
+def window_updates(client: RawClient) -> Iterator[bytes]:
+    for _ in range(10_000):
+        yield frame(WINDOW_UPDATE, 0, 0, number(1))
+
+
+def unknown_frames(client: RawClient) -> Iterator[bytes]:
+    for _ in range(10_000):
+        yield frame(0xEE, 0, 0)
+
+
+def data_of_closed_streams(client: RawClient) -> Iterator[bytes]:
+    yield client.head(1, GET) + frame(RST_STREAM, 0, 1, number(CANCEL))
+    for _ in range(10_000):
+        yield frame(DATA, 0, 1, bytes(64))
+
+
+def goaways(client: RawClient) -> Iterator[bytes]:
+    yield client.head(1, GET)
+    for _ in range(10_000):
+        yield frame(raw.GOAWAY, 0, 0, bytes(8))
+
+
+FLOODS: list[Callable[[RawClient], Iterator[bytes]]] = [
+    rapid_resets,
+    made_you_reset,
+    made_you_reset_by_priority,
+    made_you_reset_by_data,
+    made_you_reset_by_window,
+    malformed,
+    refused,
+    endless_head,
+    empty_continuations,
+    large_head,
+    hpack_bomb,
+    setting_flood,
+    setting_acknowledgements,
+    ping_flood,
+    empty_data,
+    padding_only,
+    priorities,
+    priority_updates,
+    window_updates,
+    unknown_frames,
+    data_of_closed_streams,
+    goaways,
+]
+
+
+async def send_all_of(client: RawClient, frames: Iterator[bytes]) -> int:
+    """Send until the server has had enough; how many pieces it took."""
+    sent = 0
+    for piece in frames:
+        try:
+            await client.stream.send_all(piece)
+        except trio.BrokenResourceError:
+            break
+        sent += 1
+    return sent
+
+
+@pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.__name__)
+async def test_flood_ends_its_connection_and_no_other(autojump_clock: MockClock, flood: Callable[[RawClient], Iterator[bytes]]) -> None:
+    async with open_world(silence) as world:
+        other = world.open_client()
+        await other.greet()
+        await other.ping()
+        tracemalloc.start()
+        try:
+            world.nursery.start_soon(partial(send_all_of, world.client, flood(world.client)))
+            gone = await world.client.goaway()
+            await wait_all_tasks_blocked()
+            grown = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert gone.number == ENHANCE_YOUR_CALM
+        assert grown < 4 * MIB
+        assert len(world.origin.requests) <= 2 * 233, "more was begun than the rate of resets permits"
+        assert world.proxy.statistics().transactions == 0
+        world.origin.serve = None
+        assert (await other.get()).status == "200"
+
+
+async def test_cause_of_the_end_is_in_the_log_of_what_was_under_way(autojump_clock: MockClock) -> None:
+    async with open_world(silence) as world:
+        await world.client.send(world.client.head(1, GET))
+        await world.client.settle()
+        await send_all_of(world.client, ping_flood(world.client))
+        (record,) = await world.records(1)
+        assert (record.ended.by, record.ended.why) == ("client", "enhance_your_calm")
+
+
+async def test_answers_that_are_not_read_are_bounded(autojump_clock: MockClock) -> None:
+    """A client that asks and does not read is cut off, whatever the rates are."""
+    never = RateLimit(1 << 30, 0)
+    async with open_world(limits=Http2Limits(pings=never), buffer_index=6) as world:
+        tracemalloc.start()
+        try:
+            sent = await send_all_of(world.client, (frame(PING, 0, 0, bytes(8)) for _ in range(100_000)))
+            grown = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert sent < 30_000
+        assert grown < 2 * MIB
+
+
+async def test_honest_client_is_not_taken_for_a_flood(autojump_clock: MockClock) -> None:
+    """Six hundred requests, a PING and an update of the window now and then, a reset once in a while."""
+    async with open_world() as world:
+        client = world.client
+        for turn in range(600):
+            stream = 2 * turn + 1
+            await client.send(client.head(stream, GET), frame(WINDOW_UPDATE, 0, 0, number(5)))
+            if turn % 10 == 0:
+                await client.ping()
+            if turn % 20 == 0:
+                await client.send(frame(RST_STREAM, 0, stream, number(CANCEL)))
+            else:
+                assert (await client.answer(stream)).status == "200"
+            await trio.sleep(0.05)
+
+
+async def test_small_pieces_of_a_body_are_in_order(autojump_clock: MockClock) -> None:
+    async with open_world(raw.swallow) as world:
+        client = world.client
+        await client.send(client.head(1, [*POST, ("content-length", "3000")], end=False))
+        for part in range(3000):
+            await client.send(client.data(1, b"x", end=part == 2999))
+        assert (await client.answer(1)).body == b"3000"
+
+
+async def test_head_that_does_not_end_is_cut_off_in_time(autojump_clock: MockClock) -> None:
+    async with open_world(http=HttpConfig(header_timeout=4)) as world:
+        await world.client.send(world.client.head(1, GET, flags=0))
+        begun = trio.current_time()
+        assert (await world.client.goaway()).number == ENHANCE_YOUR_CALM
+        assert trio.current_time() - begun == pytest.approx(4)
+
+
+def test_meter_allows_a_burst_and_a_rate() -> None:
+    meter = Meter(RateLimit(3, 2), "things", 100.0)
+    for _ in range(3):
+        meter.count(100.0)
+    with pytest.raises(ConnectionFault, match="ENHANCE_YOUR_CALM: too many things"):
+        meter.count(100.0)
+    for half in range(1000):
+        meter.count(110.0 + half / 2)
+    meter = Meter(RateLimit(3, 0), "things", 100.0)
+    meter.give(1 << 20)
+    with pytest.raises(ConnectionFault):
+        meter.count(100.0, cost=4)

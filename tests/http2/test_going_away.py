@@ -1,0 +1,129 @@
+"""RFC 9113 §6.8: GOAWAY in both directions, and the end of the proxy."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_tsconnect import ConnectRefused, HttpConfig
+
+from . import _raw as raw
+from ._raw import GET, GOAWAY, NO_ERROR, PING, REFUSED_STREAM, frame, number, open_world, read_head, silence
+
+HIGHEST = (1 << 31) - 1
+
+
+class Slow:
+    """An origin that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.go = trio.Event()
+
+    async def __call__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        await read_head(stream)
+        await self.go.wait()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")
+
+
+async def test_draining_says_goodbye_twice_and_finishes_what_was_begun(autojump_clock: MockClock) -> None:
+    slow = Slow()
+    async with open_world(slow) as world:
+        client = world.client
+        await client.send(client.head(1, GET))
+        await client.settle()
+        world.nursery.start_soon(world.proxy.drain, 60)
+        first = await client.until(GOAWAY)
+        assert (first.last_stream, first.number) == (HIGHEST, NO_ERROR)
+        ping = await client.until(PING)
+        # under way before the client could know: it is served
+        await client.send(client.head(3, GET), frame(PING, raw.ACK, 0, ping.payload))
+        second = await client.until(GOAWAY)
+        assert (second.last_stream, second.number) == (3, NO_ERROR)
+        await client.send(client.head(5, GET))
+        assert (await client.answer(5)).reset == REFUSED_STREAM
+        slow.go.set()
+        assert (await client.answer(1)).body == b"slow"
+        assert (await client.answer(3)).body == b"slow"
+        assert await client.next_frame() is None
+        assert {record.stream for record in await world.records(2)} == {1, 3}
+
+
+async def test_final_goodbye_comes_without_an_answer_to_the_ping(autojump_clock: MockClock) -> None:
+    async with open_world(Slow()) as world:
+        client = world.client
+        await client.send(client.head(1, GET))
+        await client.settle()
+        world.nursery.start_soon(world.proxy.drain, 60)
+        await client.until(GOAWAY)
+        begun = trio.current_time()
+        assert (await client.until(GOAWAY)).last_stream == 1
+        assert trio.current_time() - begun == pytest.approx(1)
+
+
+async def test_draining_ends_an_idle_connection(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.client.get()
+        world.nursery.start_soon(world.proxy.drain, 60)
+        assert (await world.client.goaway()).last_stream == 1
+        assert trio.current_time() < 2
+
+
+async def test_connection_that_begins_while_draining_is_closed(autojump_clock: MockClock) -> None:
+    async with open_world(Slow()) as world:
+        await world.client.send(world.client.head(1, GET))
+        await world.client.settle()
+        world.nursery.start_soon(world.proxy.drain, 60)
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectRefused):
+            world.proxy.connect()
+        other = world.open_client()
+        await other.greet(other.head(1, GET))
+        gone = [got for got in [await other.next_frame() for _ in range(8)] if got is not None and got.kind == GOAWAY]
+        assert gone
+
+
+async def test_end_of_the_proxy_resets_what_is_left(autojump_clock: MockClock) -> None:
+    async with open_world(silence, http=HttpConfig(drain_timeout=3)) as world:
+        client = world.client
+        await client.send(client.head(1, GET))
+        await client.settle()
+        assert await world.proxy.drain(3) is False
+        world.nursery.start_soon(world.proxy._end)
+        while await client.next_frame() is not None:
+            pass
+        (record,) = await world.records(1)
+        assert record.ended.by == "proxy"
+
+
+async def test_client_that_goes_away_is_still_answered(autojump_clock: MockClock) -> None:
+    slow = Slow()
+    async with open_world(slow) as world:
+        client = world.client
+        await client.send(client.head(1, GET), frame(GOAWAY, 0, 0, number(0) + number(NO_ERROR)))
+        await client.settle()
+        slow.go.set()
+        assert (await client.answer(1)).body == b"slow"
+        assert await client.next_frame() is None
+
+
+async def test_idle_client_that_goes_away_is_let_go(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.client.get()
+        await world.client.send(frame(GOAWAY, 0, 0, number(0) + number(raw.INTERNAL_ERROR) + b"why"))
+        while await world.client.next_frame() is not None:
+            pass
+        assert trio.current_time() == 0
+
+
+async def test_cancelled_server_cancels_its_transactions(autojump_clock: MockClock) -> None:
+    async with open_world(silence) as world:
+        client = world.client
+        await client.send(client.head(1, GET))
+        await client.settle()
+        world.nursery.cancel_scope.cancel()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+        assert world.proxy.statistics().sessions == 0
+        assert len(world.log.records) == 1
