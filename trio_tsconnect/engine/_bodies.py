@@ -105,16 +105,16 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     http = txn.session.http
     if expects_continue(txn.request):
         await answer_expectation(txn)
-    parts: list[bytes | bytearray] = []
-    txn.request_body_lost = True  # until all of it is here: what is taken out and not kept cannot be sent on
+    parts = txn.request_parts  # a second call goes on where a first was given up
+    txn.request_body_lost = True  # until all of it is here: a part cannot be sent on
     try:
         with trio.CancelScope() as scope:
             while True:
                 scope.deadline = trio.current_time() + txn.config.inactivity_timeout
                 if not (piece := await http.receive_body()):
                     break
-                count_request(txn, len(piece), limit)
                 parts.append(piece)
+                count_request(txn, len(piece), limit)
         if scope.cancelled_caught:
             raise TransactionFailure(Failure.REQUEST_BODY_TIMEOUT)
     except MessageError as exc:
@@ -122,6 +122,7 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     except (IncompleteMessage, trio.BrokenResourceError, trio.ClosedResourceError):
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.") from None
     txn.request_body = b"".join(parts)
+    parts.clear()
     txn.request_body_lost = False
     return txn.request_body
 

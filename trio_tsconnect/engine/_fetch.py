@@ -5,7 +5,6 @@ The law: leaving the block closes the connection, whatever has happened in it; t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -116,19 +115,24 @@ def _framing(head: Request, body: bytes | AsyncIterable[bytes]) -> Body:
     return frame_request(head, CHUNKED_BODY)
 
 
-async def _drain(http: HTTP1Client) -> None:
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the response, or its absence, tells
+async def _drain(http: HTTP1Client) -> bool:
+    """Write; False when the engine takes no more: the response, or its absence, tells why."""
+    try:
         await http.drain()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return False
+    return True
 
 
 async def _send(http: HTTP1Client, body: AsyncIterable[bytes]) -> None:
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await http.drain()
-        async for piece in body:
-            http.queue_body(piece)
-            await http.drain()
-        http.queue_end()
-        await http.drain()
+    if not await _drain(http):
+        return
+    async for piece in body:  # what this raises is the caller's
+        http.queue_body(piece)
+        if not await _drain(http):
+            return
+    http.queue_end()
+    await _drain(http)
 
 
 async def _read_head(http: HTTP1Client) -> FetchedResponse:

@@ -100,7 +100,7 @@ class Session:
 
     def stop_idling(self) -> None:
         """End the session if it waits for a request; a request that is being served is served."""
-        if self._idling and self.nursery is not None and not self.http.buffered and not has_input(self.stream):
+        if self._idling and self.nursery is not None and not self.http.skip_empty_lines() and not has_input(self.stream):
             self.nursery.cancel_scope.cancel()
 
     def client_is_gone(self, reason: str = "") -> None:

@@ -85,6 +85,7 @@ class Transaction:
         self.request_body: bytes | None = None
         self.request_body_sent = False
         self.request_body_lost = False
+        self.request_parts: list[bytes | bytearray] = []
         self.retry_target: str | None = None
         self.children: list[Session] = []
         self.children_refused = False
