@@ -21,14 +21,17 @@ from typing import Any
 import attrs
 
 import trio_tsconnect.engine
+import trio_tsconnect.http2
+import trio_tsconnect.log
 import trio_tsconnect.plugins
+import trio_tsconnect.stream
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
 
 HERE = Path(__file__).parent
-PAGES = ("transaction.md", "plugins.md")
+PAGES = ("transaction.md", "plugins.md", "api.md")
 
-_REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+_REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z0-9 ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
 
 def documented(room: ModuleType, *path: str) -> dict[str, str]:
@@ -90,8 +93,20 @@ def option_table(name: str) -> str:
     kind = getattr(trio_tsconnect.plugins, name)
     path = (name, "Options") if hasattr(kind, "Options") else (name,)
     words = documented(trio_tsconnect.plugins, *path)
-    rows = [f"| `{field.name}` | {_default(field)} | {words[field.name]} |" for field in attrs.fields(getattr(kind, "Options", kind))]
-    return "\n".join(["| option | default | |", "|---|---|---|", *rows])
+    return _fields(getattr(kind, "Options", kind), words, "option")
+
+
+def field_table(room: ModuleType, name: str) -> str:
+    """The fields of a value that users make or read, with their defaults."""
+    return _fields(getattr(room, name), documented(room, name), "field")
+
+
+def _fields(kind: type[attrs.AttrsInstance], words: dict[str, str], heading: str) -> str:
+    given = [field for field in attrs.fields(kind) if field.init and not field.name.startswith("_")]
+    if all(field.default is attrs.NOTHING for field in given):  # what the engine makes and users read
+        return "\n".join([f"| {heading} | |", "|---|---|", *(f"| `{field.name}` | {words[field.name]} |" for field in given)])
+    rows = [f"| `{field.name}` | {_default(field)} | {words[field.name]} |" for field in given]
+    return "\n".join([f"| {heading} | default | |", "|---|---|---|", *rows])
 
 
 def _default(field: attrs.Attribute[Any]) -> str:
@@ -102,8 +117,14 @@ def _default(field: attrs.Attribute[Any]) -> str:
     if default is None:
         return "none"
     if hasattr(default, "factory"):
-        return f"`{json.dumps(default.factory())}`"
-    return f"`{json.dumps(list(default) if isinstance(default, tuple) else default)}`"
+        return f"`{_written(default.factory())}`"
+    return f"`{_written(default)}`"
+
+
+def _written(value: Any) -> str:
+    if attrs.has(type(value)):  # a part of the whole with its own defaults, or a small value that says all itself
+        return repr(value) if type(value) in FLAT else f"{type(value).__name__}()"
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
 def _is_for_plugins(name: str) -> bool:
@@ -129,12 +150,37 @@ def _first_paragraph(thing: object, *, without: str) -> str:
     return _paragraphs(thing).partition(f" {without}")[0]
 
 
+FLAT = (trio_tsconnect.http2.RateLimit,)
+VALUES: dict[str, ModuleType] = {
+    **dict.fromkeys(
+        (
+            "ConnectOptions",
+            "ProxyConfig",
+            "HttpConfig",
+            "OriginConfig",
+            "LogConfig",
+            "ListenConfig",
+            "TlsFiles",
+            "RemapRule",
+            "AccessRule",
+            "ProxyStatistics",
+            "TreeNode",
+        ),
+        trio_tsconnect.engine,
+    ),
+    **dict.fromkeys(("ClientInfo", "TLSInfo"), trio_tsconnect.stream),
+    "Http2Limits": trio_tsconnect.http2,
+    "LogRecord": trio_tsconnect.log,
+}
+"""The values whose fields are listed, and where each is defined."""
+
 REGIONS: dict[str, Callable[[], str]] = {
     "state diagram": state_diagram,
     "states": state_table,
     "hooks": hook_table,
     "actions": action_table,
     **{f"options of {name}": partial(option_table, name) for name in vars(trio_tsconnect.plugins) if name[0].isupper()},
+    **{f"fields of {name}": partial(field_table, room, name) for name, room in VALUES.items()},
 }
 
 

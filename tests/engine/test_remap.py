@@ -409,4 +409,5 @@ def test_another_spelling_within_one_rule_is_no_matter() -> None:
     table = RemapTable([RemapRule("//h.example/", "http://o.example/"), RemapRule("//h.example/admin", "http://a.example/")])
     for path in ("/%62", "//b", "/a;p", "/x/./y"):
         match = table.match(TargetURI("http", "h.example", 80, path))
-        assert match is not None and match.rule.from_ == "//h.example/"
+        assert match is not None
+        assert match.rule.from_ == "//h.example/"

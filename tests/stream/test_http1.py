@@ -364,6 +364,43 @@ async def test_a_connection_is_not_reusable_before_the_request_was_sent_whole() 
     assert not http.reusable
 
 
+async def test_a_connection_is_reusable_only_when_the_write_of_its_request_has_returned() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+    http = HTTP1Client(far)
+    http.queue_request(Request("POST", "/", [("Host", "a"), ("Content-Length", "500")]), Body(Framing.LENGTH, 500))
+    http.queue_body(bytes(500))
+    http.queue_end()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(http.drain)
+        await trio.testing.wait_all_tasks_blocked()  # in the middle of the body
+        await near.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await http.read_response()
+        assert http.body_complete
+        assert http.request_sent
+        assert not http.reusable
+        while near.statistics().receiving.unread:
+            await near.receive_some()
+            await trio.testing.wait_all_tasks_blocked()
+    assert http.reusable
+
+
+async def test_a_connection_whose_request_was_cut_in_the_middle_of_a_write_is_never_reusable() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+    http = HTTP1Client(far)
+    http.queue_request(Request("POST", "/", [("Host", "a"), ("Content-Length", "500")]), Body(Framing.LENGTH, 500))
+    http.queue_body(bytes(500))
+    http.queue_end()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(http.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await near.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    await http.read_response()
+    assert http.body_complete
+    assert http.request_sent
+    assert not http.reusable
+
+
 @pytest.mark.parametrize(
     "data",
     [

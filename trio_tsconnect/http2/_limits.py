@@ -88,7 +88,3 @@ class Meter:
             self._since = now
             if self._tokens < 0:
                 raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {self._what}", "enhance_your_calm")
-
-    def give(self, tokens: int) -> None:
-        """So many more are in order."""
-        self._tokens = min(self._limit.burst, self._tokens + tokens)

@@ -49,7 +49,7 @@ class Receiver:
         self._block_stream = 0
         self._block_flags = 0
         self._depends_on_itself = False
-        self._counted_frames = 0
+        self._updates_in_order = 0
         self._resets = Meter(limits.resets, "reset streams", now)
         self._settings = Meter(limits.settings, "SETTINGS frames", now)
         self._pings = Meter(limits.pings, "PING frames", now)
@@ -292,11 +292,10 @@ class Receiver:
         self._connection.writer.ring()
 
     def _window_update(self, flags: int, number: int, frame: bytes) -> None:
-        frames = self._connection.writer.frames
-        if frames != self._counted_frames:
-            self._updates.give(2 * (frames - self._counted_frames))
-            self._counted_frames = frames
-        self._updates.count(self.now)
+        if self._updates_in_order < 2 * self._connection.writer.frames:
+            self._updates_in_order += 1
+        else:
+            self._updates.count(self.now)
         if frame[f.HEAD] & 0x80:  # the reserved bit is ignored (RFC 9113 §6.9)
             frame = f.make_frame(f.WINDOW_UPDATE, 0, number, f.one_number(frame).to_bytes(4, "big"))
         if number and not f.one_number(frame) and (stream := self._connection.streams.get(number)) is not None:

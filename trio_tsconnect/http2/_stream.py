@@ -362,7 +362,7 @@ async def _beside(helper: Callable[[], Awaitable[None]], main: Awaitable[None], 
         nursery.start_soon(helper)
         try:
             await main
-        except Exception as exc:
+        except (trio.BrokenResourceError, trio.ClosedResourceError, BrokenOff) as exc:
             failure = exc
         if failure is not None or not until_both:
             nursery.cancel_scope.cancel()

@@ -1,0 +1,575 @@
+"""What once went wrong where two things met: an answer and a write, a watcher and a tunnel, the end of a proxy and a request on its way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.engine._world import GET, OK, Serve, Wire, World, how, listening, open_world, replying, silent
+from trio_tsconnect import ConfigError, ConnectOptions, Plugin, ProxyConfig, RemapRule, Request, Session, Transaction, open_proxy
+from trio_tsconnect.engine import _exchange
+from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.engine._timer import Timer
+from trio_tsconnect.engine._watch import Watch
+from trio_tsconnect.message import Failure
+from trio_tsconnect.stream import open_virtual_connection_pair
+
+Clock = trio.testing.MockClock
+Connect = Callable[[], Awaitable[Wire]]
+
+POST = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 11\r\n\r\n"
+CHUNKED = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+OPEN_PROXY = {"remap_required": False}
+
+
+@asynccontextmanager
+async def open_door(transport: str, serve: Serve, **options: Any) -> AsyncIterator[tuple[World, Connect]]:
+    """A world, and a way in that a client keeps when the world has closed: it can still tell what its connection came to."""
+    worlds: list[World] = []
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        await worlds[0].proxy.serve_stream(stream)
+
+    options["http"] = {**OPEN_PROXY, **options.get("http", {})}
+    async with listening(handle) as port, open_world(serve, **options) as world:
+        worlds.append(world)
+
+        async def connect() -> Wire:
+            return world.connect(buffer_index=14) if transport == "virtual" else Wire(await trio.open_tcp_stream("127.0.0.1", port))
+
+        yield world, connect
+
+
+# --------------------------------------------------------------------------------------------------------- answers that come early
+
+
+async def test_an_answer_while_the_request_is_being_written_does_not_put_that_connection_back_into_the_pool() -> None:
+    async def hasty(wire: Wire) -> None:
+        await wire.head()
+        await trio.testing.wait_all_tasks_blocked()  # the window is full, and the last write of the body is in the middle of it
+        await wire.send(OK)
+        await trio.sleep_forever()
+
+    async with open_world(hasty) as world:
+        wire = world.connect(buffer_index=14)
+        await wire.send(b"POST /path HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 40000\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await wire.send(bytes(40_000))
+        assert (await wire.answer()).body == b"hello"
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.proxy.pool.statistics().idle == 0
+        assert (await wire.ask()).body == b"hello"  # the client's own connection is in step
+        assert [record.origin_reused for record in world.records] == [False, False]
+
+
+# --------------------------------------------------------------------------------------------------- tunnels that are long in coming
+
+
+async def greet(wire: Wire) -> None:
+    await wire.send(b"got " + await wire.exactly(9))
+    await wire.rest()
+
+
+async def tunnel_late(world: World, wire: Wire, ask: bytes, status: bytes) -> None:
+    """Ask, speak before the answer is there, and once more when it is."""
+    await wire.send(ask)
+    await trio.sleep(5)
+    (session,) = world.proxy.sessions
+    assert session.input_watch is not None  # the client is watched: somebody else reads its stream
+    await wire.send(b"early")
+    assert (await wire.until(b"\r\n\r\n")).startswith(status)
+    await wire.send(b"late")
+    assert await wire.exactly(13) == b"got earlylate"
+    await wire.stream.aclose()
+    (record,) = await world.log.wait()
+    assert how(record) == ("proxy", "complete")
+    assert record.request_bytes == 9
+
+
+async def test_an_upgrade_that_an_origin_grants_late_is_a_tunnel_with_all_bytes(autojump_clock: Clock) -> None:
+    async def slow(wire: Wire) -> None:
+        await wire.head()
+        await trio.sleep(10)
+        await wire.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        await greet(wire)
+
+    async with open_door("tcp", slow) as (world, connect):
+        ask = b"GET / HTTP/1.1\r\nHost: origin.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+        await tunnel_late(world, await connect(), ask, b"HTTP/1.1 101 ")
+
+
+async def test_a_connect_to_an_origin_that_accepts_late_is_a_tunnel_with_all_bytes(autojump_clock: Clock) -> None:
+    async with open_door("tcp", greet, http={"connect": ("*:*",)}, origin={"connect_timeout": 60}) as (world, connect):
+        world.origin.delay = 10
+        await tunnel_late(world, await connect(), b"CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\n", b"HTTP/1.1 200 ")
+
+
+async def test_one_who_waits_in_line_for_a_fresh_connection_is_not_given_a_used_one() -> None:
+    gate = trio.Event()
+    first: list[Wire] = []
+
+    async def serve(wire: Wire) -> None:
+        if first:
+            await greet(wire)
+            return
+        first.append(wire)
+        await wire.head()
+        await gate.wait()
+        await wire.send(OK)
+        await wire.rest()
+
+    async with open_world(serve, http={"connect": ("*:*",)}, origin={"max_connections": 1}) as world:
+        asking, tunnel = world.connect(), world.connect()
+        await asking.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        await tunnel.send(b"CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.taken() == (1, 1)
+        gate.set()
+        assert (await asking.answer()).body == b"hello"
+        assert (await tunnel.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert len(world.origin.streams) == 2
+        assert world.origin.open_connections == 1  # the used one made room
+        await tunnel.send(b"raw bytes")
+        assert await tunnel.exactly(13) == b"got raw bytes"
+        await tunnel.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [record.origin_reused for record in world.records] == [False, False]
+
+
+# ------------------------------------------------------------------------------------------------------- responses that are cut short
+
+
+def stalling(reply: bytes) -> Serve:
+    async def serve(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(reply)
+        await wire.rest()
+
+    return serve
+
+
+async def cut(transport: str, end: str, serve: Serve, request: bytes) -> tuple[bytes, bool]:
+    """What a client has got that begins to read when the proxy has gone, and whether its connection was broken."""
+    with trio.CancelScope() as scope:
+        async with open_door(transport, serve, http={"drain_timeout": 20}) as (_, connect):
+            wire = await connect()
+            await wire.send(request)
+            await trio.sleep(10)
+            if end == "cancel":
+                scope.cancel()
+                await trio.sleep_forever()
+    with trio.fail_after(60):
+        received = await wire.rest()
+    await wire.stream.aclose()
+    return received, wire.broken
+
+
+@pytest.mark.parametrize("transport", ["virtual", "tcp"])
+@pytest.mark.parametrize("end", ["drain", "cancel"])
+async def test_a_body_that_ends_by_closing_is_reset_when_the_proxy_ends_it(transport: str, end: str, autojump_clock: Clock) -> None:
+    serve = stalling(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    _, broken = await cut(transport, end, serve, b"GET http://origin.test/ HTTP/1.0\r\nHost: origin.test\r\n\r\n")
+    assert broken
+
+
+@pytest.mark.parametrize("transport", ["virtual", "tcp"])
+@pytest.mark.parametrize("end", ["drain", "cancel"])
+async def test_a_body_of_known_length_that_the_proxy_ends_arrives_as_far_as_it_came(
+    transport: str, end: str, autojump_clock: Clock
+) -> None:
+    serve = stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(50_000))
+    received, broken = await cut(transport, end, serve, GET)
+    assert received.partition(b"\r\n\r\n")[2] == bytes(50_000)
+    assert not broken
+
+
+async def test_an_origin_that_dies_takes_no_byte_back_although_the_client_has_asked_for_more() -> None:
+    died = trio.Event()
+
+    async def dying(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + bytes(5000))
+        await died.wait()
+
+    async with open_door("tcp", dying, http={"gone_check_interval": math.inf}) as (world, connect):
+        wire = await connect()
+        await wire.send(GET)
+        await wire.head()
+        await wire.send(GET)  # what nobody reads makes a socket reset its connection when it is closed
+        died.set()
+        assert how((await world.log.wait())[0]) == ("origin", "origin_truncated")
+        assert await wire.rest() == bytes(5000)
+        assert not wire.broken
+        await wire.stream.aclose()
+
+
+# ---------------------------------------------------------------------------------------------------------- faults that are the engine's
+
+
+async def test_a_fault_of_the_engine_is_a_500_that_tells_nobody_but_the_logs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_txn: Transaction) -> None:
+        raise RuntimeError("something secret")
+
+    async with open_world() as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(_exchange, "prepare_request", fail)
+            wire = world.connect()
+            answer = await wire.ask()
+        assert answer.status == 500
+        assert b"secret" not in answer.body
+        assert how(await world.record()) == ("proxy", "internal")
+        assert "something secret" in caplog.text
+        assert world.taken() == (0, 0)
+        assert (await wire.ask()).status == 200  # and the connection goes on
+
+
+class OddStream(trio.abc.HalfCloseableStream):
+    """A stream that fails in ways of its own."""
+
+    def __init__(self, inner: trio.abc.HalfCloseableStream, *, reads: float = math.inf, closes: bool = True) -> None:
+        self._inner = inner
+        self._reads = reads
+        self._closes = closes
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._reads:
+            raise OSError("odd read")
+        self._reads -= 1
+        return await self._inner.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            if not self._closes:
+                raise OSError("odd close")
+
+
+async def test_a_stream_that_cannot_be_watched_any_more_has_lost_its_client(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(silent, http=OPEN_PROXY) as world:
+        near, far = open_virtual_connection_pair()
+        await near.send_all(GET)
+        with trio.fail_after(10):
+            await world.proxy.serve_stream(OddStream(far, reads=1))
+        assert how(await world.record()) == ("client", "client_gone")
+        assert "odd read" in caplog.text
+        assert await near.receive_some() == b""
+
+
+async def test_a_stream_that_cannot_be_closed_properly_ends_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[Session] = []
+
+    class Told(Plugin):
+        async def session_close(self, session: Session) -> None:
+            closed.append(session)
+
+    async with open_world(http=OPEN_PROXY, plugins=[Told()]) as world:
+        near, far = open_virtual_connection_pair()
+        await near.send_all(GET)
+        await near.send_eof()
+        await world.proxy.serve_stream(OddStream(far, closes=False))
+        assert (await Wire(near).answer()).status == 200
+        assert "odd close" in caplog.text
+        assert len(closed) == 1
+        assert not world.proxy.sessions
+
+
+async def test_an_application_that_cannot_be_loaded_is_a_plain_error_before_anything_runs() -> None:
+    config = ProxyConfig(remap=(RemapRule("/", "asgi:no_module_of_this_name:app"),))
+    with pytest.raises(ConfigError, match="no_module_of_this_name"):
+        async with open_proxy(config):
+            raise AssertionError("it must not open")
+
+
+def test_who_has_crossed_a_limit_is_blamed_and_not_who_is_waited_for_next() -> None:
+    async def main() -> None:
+        watch = Watch(Timer())
+        with watch:
+            watch.arm(Failure.ORIGIN_INACTIVITY, 5)
+            watch.due()
+            watch.arm(Failure.CLIENT_TIMEOUT, 5)  # before the next checkpoint, at which the cancel is seen
+            await trio.lowlevel.checkpoint()
+        with pytest.raises(TransactionFailure) as caught:
+            watch.check()
+        assert caught.value.failure is Failure.ORIGIN_INACTIVITY
+
+    trio.run(main)
+
+
+# ------------------------------------------------------------------------------------------------------------- plugins that read bodies
+
+
+class Reads(Plugin):
+    """Reads the request body, in one of many ways."""
+
+    def __init__(self, read: Callable[[Transaction], Awaitable[object]]) -> None:
+        self.read = read
+        self.got: list[object] = []
+
+    async def read_request(self, txn: Transaction) -> None:
+        self.got.append(await self.read(txn))
+
+
+async def impatient(txn: Transaction) -> None:
+    with trio.move_on_after(1):
+        await txn.read_request_body(100)
+
+
+async def unimpressed(txn: Transaction) -> None:
+    with pytest.raises(TransactionFailure):
+        await txn.read_request_body(3)
+
+
+@pytest.mark.parametrize("read", [impatient, unimpressed])
+async def test_a_body_that_a_plugin_has_begun_to_read_and_given_up_goes_nowhere(
+    read: Callable[[Transaction], Awaitable[object]], autojump_clock: Clock
+) -> None:
+    received: list[bytes] = []
+
+    async def note(wire: Wire) -> None:
+        received.append(await wire.rest())
+
+    async with open_world(note, plugins=[Reads(read)]) as world:
+        wire = world.connect()
+        await wire.send(POST + b"first")
+        await trio.sleep(2)
+        await wire.send(b"second")
+        assert (await wire.answer()).status == 500
+        assert how(await world.record()) == ("plugin", "plugin")
+        assert received == [b""]
+
+
+@pytest.mark.parametrize("read", [impatient, unimpressed])
+async def test_a_plugin_that_reads_on_where_it_gave_up_has_all_of_the_body_and_so_has_the_origin(
+    read: Callable[[Transaction], Awaitable[object]], autojump_clock: Clock
+) -> None:
+    bodies: list[bytes] = []
+
+    async def keep(wire: Wire) -> None:
+        _, headers = await wire.head()
+        bodies.append(await wire.body(headers))
+        await wire.send(OK)
+
+    async def twice(txn: Transaction) -> bytes:
+        await read(txn)
+        return await txn.read_request_body(11)
+
+    plugin = Reads(twice)
+    async with open_world(keep, plugins=[plugin]) as world:
+        wire = world.connect()
+        await wire.send(POST + b"first")
+        await trio.sleep(2)
+        await wire.send(b"second")
+        assert (await wire.answer()).status == 200
+        assert plugin.got == bodies == [b"firstsecond"]
+        assert (await world.record()).request_bytes == 11
+
+
+async def test_a_plugin_that_answers_may_give_up_on_the_body(autojump_clock: Clock) -> None:
+    async def answer(txn: Transaction) -> None:
+        await unimpressed(txn)
+        txn.respond(403)
+
+    async with open_world(plugins=[Reads(answer)]) as world:
+        wire = world.connect()
+        for _ in range(2):  # the connection stays in step
+            await wire.send(POST + b"first")
+            assert (await wire.answer()).status == 403
+            await wire.send(b"second")
+
+
+async def whole(txn: Transaction) -> bytes:
+    return await txn.read_request_body(10_000)
+
+
+async def test_a_plugin_gets_a_body_that_comes_slowly_and_steadily(autojump_clock: Clock) -> None:
+    plugin = Reads(whole)
+    async with open_world(plugins=[plugin], http={"inactivity_timeout": 20}) as world:
+        wire = world.connect()
+        await wire.send(CHUNKED)
+        for _ in range(5):
+            await trio.sleep(19)
+            await wire.send(b"1\r\nx\r\n")
+        await wire.send(b"0\r\n\r\n")
+        assert (await wire.answer()).status == 200
+        assert plugin.got == [b"xxxxx"]
+
+
+async def test_a_plugin_does_not_wait_for_a_body_that_stops(autojump_clock: Clock) -> None:
+    async with open_world(plugins=[Reads(whole)], http={"inactivity_timeout": 20}) as world:
+        wire = world.connect()
+        await wire.send(CHUNKED)
+        await trio.sleep(19)
+        await wire.send(b"5\r\nhel")
+        start = trio.current_time()
+        assert (await wire.answer()).status == 408
+        assert trio.current_time() - start == pytest.approx(20)
+        assert how(await world.record()) == ("client", "request_body_timeout")
+
+
+@pytest.mark.parametrize(("most", "limit", "status"), [(4, 10_000, 413), (10_000, 4, 413), (None, 4, 413), (5, 5, 200)])
+async def test_a_plugin_gets_no_more_of_a_body_than_the_configuration_allows(most: int | None, limit: int, status: int) -> None:
+    async def read(txn: Transaction) -> bytes:
+        return await txn.read_request_body(limit)
+
+    async with open_world(plugins=[Reads(read)], http={"max_request_body": most}) as world:
+        assert (await world.connect().ask(CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n")).status == status
+
+
+async def test_a_session_start_hook_that_never_returns_is_a_500(autojump_clock: Clock) -> None:
+    class Stuck(Plugin):
+        async def session_start(self, session: Session) -> None:
+            await trio.sleep_forever()
+
+    async with open_world(plugins=[Stuck()], http={"header_timeout": 10}) as world:
+        wire, start = world.connect(), trio.current_time()
+        assert (await wire.ask()).status == 500
+        assert trio.current_time() - start == pytest.approx(10)
+        record = await world.record()
+        assert how(record) == ("plugin", "plugin")
+        assert record.plugin["Stuck"]["failed"]["hook"] == "session_start"
+
+
+# ------------------------------------------------------------------------------------------------ requests that come while the proxy ends
+
+
+@asynccontextmanager
+async def draining(world: World) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.proxy.drain, 30)
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+
+
+@pytest.mark.parametrize("opened", ["before", "during"])
+async def test_a_front_ends_stream_is_served_although_its_request_comes_when_the_proxy_drains(opened: str, autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        options = ConnectOptions(target=("origin.test", 80))
+        with world.proxy.front_end(drain=list, end=list) as front_end:
+            stream = front_end.connect(options) if opened == "before" else None
+            await trio.testing.wait_all_tasks_blocked()
+            async with draining(world):
+                wire = Wire(stream or front_end.connect(options))
+                await trio.testing.wait_all_tasks_blocked()
+                assert (await wire.ask()).status == 200
+                assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize("opened", ["before", "during"])
+async def test_a_child_is_served_although_its_request_comes_when_the_proxy_drains(opened: str, autojump_clock: Clock) -> None:
+    gate = trio.Event()
+
+    class Asks(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            if txn.parent is None:
+                options = ConnectOptions(target=("origin.test", 80))
+                stream = txn.connect(options) if opened == "before" else None
+                await gate.wait()
+                wire = Wire(stream or txn.connect(options))
+                await trio.testing.wait_all_tasks_blocked()
+                answer = await wire.ask()
+                txn.respond(200, answer.body)
+
+    async with open_world(replying(OK), plugins=[Asks()]) as world:
+        wire = world.connect()
+        await wire.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        async with draining(world):
+            gate.set()
+            assert (await wire.answer()).body == b"hello"
+        assert [record.depth for record in world.records] == [1, 0]
+
+
+@pytest.mark.parametrize("end", [Session.due, Session.stop_idling])
+async def test_a_request_that_comes_in_the_moment_in_which_its_connection_has_idled_enough_is_served(
+    end: Callable[[Session], None],
+) -> None:
+    async with open_world() as world:
+        wire = world.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        (session,) = world.proxy.sessions
+        wire.stream.send_nowait(GET)  # type: ignore[attr-defined]
+        end(session)
+        assert (await wire.answer()).status == 200
+        assert how(await world.record()) == ("proxy", "complete")
+
+
+async def test_half_an_empty_line_is_no_request_that_a_connection_is_kept_for(autojump_clock: Clock) -> None:
+    async with open_world(http={"keep_alive_timeout": 60}) as world:
+        wire, start = world.connect(), trio.current_time()
+        await wire.send(b"\r")
+        assert await wire.rest() == b""
+        assert trio.current_time() - start == pytest.approx(60)
+
+
+async def test_a_request_that_comes_in_the_moment_in_which_its_connection_ends_is_not_begun() -> None:
+    async with open_world() as world:
+        wire = world.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        (session,) = world.proxy.sessions
+        wire.stream.send_nowait(GET)  # type: ignore[attr-defined]
+        session.cancel("proxy", "closed")
+        assert await wire.rest() == b""
+        assert world.records == []
+
+
+# ------------------------------------------------------------------------------------------------------------ bodies that callers send
+
+
+async def failing(error: Exception) -> AsyncIterator[bytes]:
+    yield b"some"
+    raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), trio.BrokenResourceError("mine"), ExceptionGroup("mine", [KeyError()])])
+async def test_what_the_body_of_a_fetched_request_raises_leaves_as_it_is(error: Exception) -> None:
+    async with open_world(silent) as world:
+        options = ConnectOptions(target=("origin.test", 80))
+        with pytest.raises(type(error)) as caught:
+            async with world.proxy.fetch(Request("POST", "http://origin.test/"), body=failing(error), options=options):
+                raise AssertionError("there is no response")
+        assert caught.value is error
+        assert how(await world.record()) == ("client", "client_gone")
+
+
+async def test_what_the_body_of_a_fetched_request_raises_ends_the_reading_of_its_response() -> None:
+    async def early(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(OK.replace(b"5\r\n", b"9\r\n"))
+        await wire.rest()
+
+    error, begun = ValueError("mine"), trio.Event()
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b"some"
+        await begun.wait()
+        raise error
+
+    async with open_world(early) as world:
+        options = ConnectOptions(target=("origin.test", 80))
+        with pytest.raises(ValueError, match="mine") as caught:
+            async with world.proxy.fetch(Request("POST", "http://origin.test/"), body=late(), options=options) as response:
+                assert response.status == 200
+                begun.set()
+                await response.body.read()
+        assert caught.value is error

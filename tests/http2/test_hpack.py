@@ -1,0 +1,58 @@
+"""RFC 7541, as far as it is ours: heads that are kept, and tables that stay small."""
+
+from __future__ import annotations
+
+from hpack import Decoder, Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_tsconnect.http2._hpack import MAX_TABLE, FieldDecoder, SmallEncoder
+
+names = st.sampled_from([b":status", b"date", b"x-a", b"x-b", b"content-type"])
+values = st.sampled_from([b"200", b"", b"a", b"b" * 50, b"c" * 1500, b"text/plain"])
+heads = st.lists(st.lists(st.tuples(names, values), min_size=1, max_size=5), max_size=30)
+
+
+@given(heads, st.lists(st.tuples(st.integers(0, 29), st.sampled_from([0, 100, 4096, 65536])), max_size=4))
+def test_what_is_encoded_is_read_back_whatever_the_table_does(
+    fields: list[list[tuple[bytes, bytes]]], sizes: list[tuple[int, int]]
+) -> None:
+    encoder, decoder = SmallEncoder(), Decoder()
+    decoder.max_allowed_table_size = 65536
+    for turn, head in enumerate(fields):
+        for at, size in sizes:
+            if at == turn:
+                encoder.header_table_size = size
+        for _ in range(3):
+            assert [tuple(field) for field in decoder.decode(encoder.encode(head), raw=True)] == head
+
+
+@given(heads, st.lists(st.tuples(st.integers(0, 29), st.sampled_from([0, 100, 4096])), max_size=4))
+def test_what_a_client_encodes_is_read_whatever_the_table_does(
+    fields: list[list[tuple[bytes, bytes]]], sizes: list[tuple[int, int]]
+) -> None:
+    encoder, decoder = Encoder(), FieldDecoder(1 << 20)
+    for turn, head in enumerate(fields):
+        for at, size in sizes:
+            if at == turn:
+                encoder.header_table_size = size
+        for _ in range(3):
+            decoder.decode(encoder.encode(head))
+            assert list(decoder.fields) == head
+
+
+def test_table_is_never_larger_than_every_peers() -> None:
+    encoder = SmallEncoder()
+    encoder.header_table_size = 1 << 30
+    assert encoder.header_table_size == MAX_TABLE
+    for turn in range(1000):
+        encoder.encode([(b"x-turn", b"%d" % turn * 50)])
+    assert sum(len(name) + len(value) + 32 for name, value in encoder.header_table.dynamic_entries) <= MAX_TABLE
+
+
+def test_heads_that_repeat_are_the_same_few_bytes() -> None:
+    encoder = SmallEncoder()
+    head = [(b":status", b"200"), (b"x-custom", b"value")]
+    first, second, third = (encoder.encode(head) for _ in range(3))
+    assert len(first) > len(second) == 2
+    assert second == third
