@@ -93,20 +93,20 @@ def option_table(name: str) -> str:
     kind = getattr(trio_tsconnect.plugins, name)
     path = (name, "Options") if hasattr(kind, "Options") else (name,)
     words = documented(trio_tsconnect.plugins, *path)
-    return _fields(getattr(kind, "Options", kind), words, "option")
+    return _with_defaults("option", getattr(kind, "Options", kind), words)
 
 
 def field_table(room: ModuleType, name: str) -> str:
-    """The fields of a value that users make or read, with their defaults."""
-    return _fields(getattr(room, name), documented(room, name), "field")
+    """The fields of a value that users make or read; where they only read it, no defaults."""
+    kind, words = getattr(room, name), documented(room, name)
+    if name not in ONLY_READ:
+        return _with_defaults("field", kind, words)
+    return "\n".join(["| field | |", "|---|---|", *(f"| `{field.name}` | {words[field.name]} |" for field in attrs.fields(kind))])
 
 
-def _fields(kind: type[attrs.AttrsInstance], words: dict[str, str], heading: str) -> str:
-    given = [field for field in attrs.fields(kind) if field.init and not field.name.startswith("_")]
-    if all(field.default is attrs.NOTHING for field in given):  # what the engine makes and users read
-        return "\n".join([f"| {heading} | |", "|---|---|", *(f"| `{field.name}` | {words[field.name]} |" for field in given)])
-    rows = [f"| `{field.name}` | {_default(field)} | {words[field.name]} |" for field in given]
-    return "\n".join([f"| {heading} | default | |", "|---|---|---|", *rows])
+def _with_defaults(what: str, kind: type[attrs.AttrsInstance], words: dict[str, str]) -> str:
+    rows = [f"| `{field.name}` | {_default(field)} | {words[field.name]} |" for field in attrs.fields(kind) if field.init]
+    return "\n".join([f"| {what} | default | |", "|---|---|---|", *rows])
 
 
 def _default(field: attrs.Attribute[Any]) -> str:
@@ -123,7 +123,7 @@ def _default(field: attrs.Attribute[Any]) -> str:
 
 def _written(value: Any) -> str:
     if attrs.has(type(value)):  # a part of the whole with its own defaults, or a small value that says all itself
-        return repr(value) if type(value) in FLAT else f"{type(value).__name__}()"
+        return repr(value) if isinstance(value, trio_tsconnect.http2.RateLimit) else f"{type(value).__name__}()"
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
@@ -150,7 +150,7 @@ def _first_paragraph(thing: object, *, without: str) -> str:
     return _paragraphs(thing).partition(f" {without}")[0]
 
 
-FLAT = (trio_tsconnect.http2.RateLimit,)
+ONLY_READ = ("LogRecord", "ProxyStatistics", "TreeNode")
 VALUES: dict[str, ModuleType] = {
     **dict.fromkeys(
         (

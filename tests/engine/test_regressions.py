@@ -565,11 +565,14 @@ async def test_what_the_body_of_a_fetched_request_raises_ends_the_reading_of_its
         await begun.wait()
         raise error
 
-    async with open_world(early) as world:
+    async def read(world: World) -> None:
         options = ConnectOptions(target=("origin.test", 80))
+        async with world.proxy.fetch(Request("POST", "http://origin.test/"), body=late(), options=options) as response:
+            assert response.status == 200
+            begun.set()
+            await response.body.read()
+
+    async with open_world(early) as world:
         with pytest.raises(ValueError, match="mine") as caught:
-            async with world.proxy.fetch(Request("POST", "http://origin.test/"), body=late(), options=options) as response:
-                assert response.status == 200
-                begun.set()
-                await response.body.read()
+            await read(world)
         assert caught.value is error

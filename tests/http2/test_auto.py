@@ -51,7 +51,7 @@ async def test_http_1_client_is_served_from_its_first_byte(autojump_clock: MockC
         assert [record.client_protocol for record in log.records] == ["http/1.1"]
 
 
-@pytest.mark.parametrize("method", [b"PRIVATE", b"P", b"PROPFIND", b"PRI"])
+@pytest.mark.parametrize("method", [b"PRIVATE", b"P", b"PROPFIND"])
 async def test_method_that_looks_like_the_preface_is_no_preface(autojump_clock: MockClock, method: bytes) -> None:
     async with listening() as (_, client, _log):
         await client.send_all(REQUEST.replace(b"GET", method))
@@ -189,9 +189,7 @@ async def test_what_is_no_handshake_is_closed(autojump_clock: MockClock, server_
         ours, theirs = open_virtual_connection_pair()
         nursery.start_soon(serve_auto, proxy, trio.SSLStream(theirs, server_context, server_side=True))
         await ours.send_all(REQUEST)
-        with pytest.raises(trio.BrokenResourceError):
-            while True:
-                await ours.send_all(b"x")
+        assert not (await read_all(ours)).startswith(b"HTTP")
 
 
 def test_context_permits_what_http_2_permits(server_context: ssl.SSLContext) -> None:

@@ -10,10 +10,13 @@ from trio.testing import MockClock
 from trio_tsconnect.http2._priority import DEFAULT, Priority, parse_priority
 
 from . import _raw as raw
-from ._raw import DATA, END_STREAM, FRAME_SIZE_ERROR, GET, PRIORITY_UPDATE, PROTOCOL_ERROR, WINDOW_UPDATE, frame, number, open_world, saying
+from ._raw import DATA, FRAME_SIZE_ERROR, GET, PRIORITY_UPDATE, PROTOCOL_ERROR, WINDOW_UPDATE, frame, number, open_world, saying
 
 SIZE = 40_000
-BODY = saying(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (SIZE, bytes(SIZE)))
+
+
+def body(size: int, *, fields: bytes = b"") -> raw.Serve:
+    return saying(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, size, bytes(size)))
 
 
 @pytest.mark.parametrize(
@@ -57,96 +60,84 @@ def test_any_value_is_a_priority(value: bytes) -> None:
     assert 0 <= priority.urgency <= 7
 
 
-async def order(world: raw.World, requests: dict[int, str | None], *before: bytes) -> list[int]:
-    """Ask for all at once with the connection's window closed, open it bit by bit, and tell in which order data comes."""
+async def ask(world: raw.World, requests: dict[int, str | None], *before: bytes) -> None:
+    """Use the connection's window up, then ask for all of these."""
     client = world.client
+    world.origin.serve = body(65535)
+    await client.get(1)
+    world.origin.serve = body(SIZE)
+    client.frames.clear()
     await client.send(*before)
     for stream, priority in requests.items():
         await client.send(client.head(stream, [*GET, ("priority", priority)] if priority is not None else GET))
     await client.settle()
-    return await read_order(client, len(requests))
+    assert not any(got.kind == DATA for got in client.frames)
 
 
-async def read_order(client: raw.RawClient, count: int) -> list[int]:
-    """The streams of the DATA frames, without those that repeat."""
-    seen: list[int] = []
-    ended = sum(answer.ended for answer in client.answers.values())
-    while ended < count:
+async def order(world: raw.World) -> list[int]:
+    """Open the window bit by bit: the streams in the order in which their data comes, without those that repeat."""
+    client = world.client
+    while not all(answer.ended for answer in client.answers.values() if answer.fields):
         await client.send(frame(WINDOW_UPDATE, 0, 0, number(20_000)))
         await client.settle()
-        ended = sum(answer.ended for answer in client.answers.values())
-    for got in client.frames:
-        if got.kind == DATA and got.payload and seen[-1:] != [got.stream]:
-            seen.append(got.stream)
-    return seen
-
-
-def closed_window(client: raw.RawClient) -> bytes:
-    """A request that uses up the connection's window."""
-    return client.head(101, GET)
+    seen = [got.stream for got in client.frames if got.kind == DATA and got.payload]
+    return [stream for at, stream in enumerate(seen) if seen[at - 1 : at] != [stream]]
 
 
 async def test_urgent_responses_come_first(autojump_clock: MockClock) -> None:
-    async with open_world(BODY, initial_window_size=1 << 20) as world:
-        await exhaust(world)
-        assert await order(world, {103: "u=5", 105: None, 107: "u=0", 109: "u=3"}) == [101, 107, 105, 109, 103]
-
-
-async def exhaust(world: raw.World) -> None:
-    """Leave the connection's window as good as closed: 65535 bytes are 40000 and 25535 of two responses, of which the second is the last to end."""
-    client = world.client
-    await client.send(client.head(1, GET), client.head(101, [*GET, ("priority", "u=0")]))
-    await client.settle()
-    await client.settle()
-    assert sum(len(answer.body) for answer in client.answers.values()) == 65535
-    client.frames.clear()
-    del client.answers[1]
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {3: "u=5", 5: None, 7: "u=0", 9: "u=2"})
+        assert await order(world) == [7, 9, 5, 3]
 
 
 async def test_equals_come_one_after_another(autojump_clock: MockClock) -> None:
-    async with open_world(BODY, initial_window_size=1 << 20) as world:
-        await exhaust(world)
-        assert await order(world, {103: None, 105: None, 107: None}) == [101, 103, 105, 107]
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {3: None, 5: "u=3", 7: None})
+        assert await order(world) == [3, 5, 7]
 
 
 async def test_incremental_equals_take_turns(autojump_clock: MockClock) -> None:
-    async with open_world(BODY, initial_window_size=1 << 20) as world:
-        await exhaust(world)
-        seen = await order(world, {103: "i", 105: "i"})
-        assert seen[0] == 101
-        assert seen.count(103) > 1
-        assert seen.count(105) > 1
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {3: "i", 5: "i"})
+        assert await order(world) == [3, 5, 3, 5, 3, 5]
 
 
 async def test_update_changes_the_order_of_what_is_under_way(autojump_clock: MockClock) -> None:
     """RFC 9218 §7."""
-    async with open_world(BODY, initial_window_size=1 << 20) as world:
-        await exhaust(world)
-        client = world.client
-        await client.send(client.head(103, GET), client.head(105, GET))
-        await client.settle()
-        await client.send(frame(PRIORITY_UPDATE, 0, 0, number(105) + b"u=0"), frame(PRIORITY_UPDATE, 0, 0, number(101) + b"u=7"))
-        assert await read_order(client, 3) == [105, 103, 101]
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {3: None, 5: None, 7: None})
+        await world.client.send(frame(PRIORITY_UPDATE, 0, 0, number(7) + b"u=0"), frame(PRIORITY_UPDATE, 0, 0, number(3) + b"u=7"))
+        assert await order(world) == [7, 5, 3]
 
 
 async def test_update_may_come_before_its_request(autojump_clock: MockClock) -> None:
-    async with open_world(BODY, initial_window_size=1 << 20) as world:
-        await exhaust(world)
-        update = frame(PRIORITY_UPDATE, 0, 0, number(105) + b"u=1")
-        assert await order(world, {103: None, 105: "u=6"}, update) == [101, 105, 103]
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {3: None, 5: "u=6"}, frame(PRIORITY_UPDATE, 0, 0, number(5) + b"u=1"))
+        assert await order(world) == [5, 3]
 
 
 async def test_origin_may_set_the_priority(autojump_clock: MockClock) -> None:
     """RFC 9218 §8."""
-    async with open_world(BODY, initial_window_size=1 << 20) as world:
-        await exhaust(world)
-        world.origin.serve = saying(b"HTTP/1.1 200 OK\r\nPriority: u=6\r\nContent-Length: %d\r\n\r\n%b" % (SIZE, bytes(SIZE)))
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {})
         client = world.client
-        await client.send(client.head(103, GET))
+        world.origin.serve = body(SIZE, fields=b"Priority: u=6\r\n")
+        await client.send(client.head(3, GET))
         await client.settle()
-        world.origin.serve = BODY
-        assert await order(world, {105: None}) == [101, 105] or [got.stream for got in client.frames]
-        assert (await read_order(client, 3))[-1] == 103
+        world.origin.serve = body(SIZE)
+        await client.send(client.head(5, GET))
+        await client.settle()
+        assert await order(world) == [5, 3]
+
+
+async def test_stream_whose_window_is_closed_holds_nobody_back(autojump_clock: MockClock) -> None:
+    async with open_world(initial_window_size=1000) as world:
+        client = world.client
+        world.origin.serve = body(SIZE)
+        await client.send(client.head(1, [*GET, ("priority", "u=0")]), client.head(3, GET))
+        await client.send(frame(WINDOW_UPDATE, 0, 3, number(SIZE)))
+        assert len((await client.answer(3)).body) == SIZE
+        assert len(client.answers[1].body) == 1000
 
 
 @pytest.mark.parametrize(
@@ -170,4 +161,3 @@ async def test_update_of_a_closed_stream_is_ignored(autojump_clock: MockClock) -
         await world.client.get(1)
         await world.client.send(frame(PRIORITY_UPDATE, 0, 0, number(1) + b"u=1"))
         assert (await world.client.get(3)).status == "200"
-        assert END_STREAM

@@ -121,7 +121,7 @@ def _fields(lines: list[bytes]) -> Fields:
 
 
 def _check_framing_fields(names: list[bytes], values: dict[bytes, bytes]) -> None:
-    for name in (b"content-length", b"transfer-encoding", b"host"):
+    for name in (b"content-length", b"transfer-encoding"):
         if names.count(name) > 1:
             raise Violation(f"{name!r} twice")
     if b"content-length" in names and b"transfer-encoding" in names:
@@ -137,9 +137,9 @@ def _check_framing_fields(names: list[bytes], values: dict[bytes, bytes]) -> Non
 
 
 def _check_request(method: bytes, target: bytes, fields: Fields) -> None:
-    values = dict(fields)
-    if _HOST.fullmatch(values.get(b"host", b"")) is None:
-        raise Violation(f"Host {values.get(b'host')!r}")
+    hosts = [value for name, value in fields if name == b"host"]
+    if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
+        raise Violation(f"Host {hosts!r}")
     if method == b"CONNECT" or b"#" in target or not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
         raise Violation(f"{method!r} with the target {target[:100]!r}")
 

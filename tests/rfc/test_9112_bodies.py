@@ -259,6 +259,7 @@ REPLIES = [
     BadReply("§6.3 two lengths", says(b"Content-Length: 5\r\nContent-Length: 6\r\n", b"hello"), "conflicting_content_length"),
     BadReply("9110 §8.6 a sign", says(b"Content-Length: +5\r\n", b"hello"), "bad_content_length"),
     BadReply("9110 §8.6 no number", says(b"Content-Length: five\r\n", b"hello"), "bad_content_length"),
+    BadReply("§6.1 both kinds of framing, with 204", says(BOTH, first=b"HTTP/1.1 204 No Content"), "conflicting_framing"),
     BadReply("§6.1 both kinds of framing, to HEAD", says(BOTH), "conflicting_framing", method=b"HEAD"),
 ]
 

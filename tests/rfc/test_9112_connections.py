@@ -211,6 +211,22 @@ async def test_a_short_rest_of_a_body_is_dropped_and_the_connection_goes_on(tran
         await rig.records_of(2)
 
 
+@pytest.mark.parametrize(
+    ("sent", "goes_on"),
+    [(post(b"hello"), True), (post(b"hello")[:-1], True), (post(b"a" * BIG)[:-BIG], False), (chunked(b"5\r\nhello\r\n"), False)],
+    ids=["whole", "a short one", "a long one", "one without an end"],
+)
+async def test_an_answer_of_the_proxys_own_goes_on_if_the_body_can_be_dropped(sent: bytes, goes_on: bool, transport: Transport) -> None:
+    async with open_rig(transport) as rig:
+        client = await rig.connect()
+        await client.send(sent.replace(b"site.test", b"other.test"))
+        answer = await client.response(b"POST")
+        assert (answer.status, answer.get(b"connection")) == (404, None if goes_on else b"close")
+        if not goes_on:
+            assert await client.is_closed()
+        assert how(await rig.record()) == ("proxy", "no_remap_rule")
+
+
 async def test_a_client_that_is_still_sending_gets_the_refusal(transport: Transport) -> None:
     # §9.6: closing at once would reset the connection, and the answer would be lost with it
     async with open_rig(transport, http={"max_request_body": 10}) as rig:

@@ -64,7 +64,7 @@ class Session:
         self.virtual: bool = options is not None
         self.parent = parent
         self.detached = False
-        self.awaited = parent is not None
+        self.awaited: bool = parent is not None
         self.counts_as_internal = False
         self.stream = stream
         self.http: HTTP1Server = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)

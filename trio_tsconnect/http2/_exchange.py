@@ -36,8 +36,8 @@ class ResponseHead:
         """The value of its Sec-WebSocket-Accept field."""
         fields = [(b":status", line[9:12])]
         for each in lines:
-            name, _, value = each.partition(b": ")
-            name = name.lower()
+            name, _, value = each.partition(b":")
+            name, value = name.lower(), value.strip(b" ")
             if name in _NOTED:
                 if name == b"content-length":
                     self.length = int(value)
@@ -156,8 +156,8 @@ class Exchange:
             return False
         lines = self._buffer[start + 2 : end].split(b"\r\n") if end > start else []
         if lines:
-            pairs = [line.partition(b": ") for line in lines]
-            self.trailers = response_fields([(name.lower(), value) for name, _, value in pairs])
+            pairs = [line.partition(b":") for line in lines]
+            self.trailers = response_fields([(name.lower(), value.strip(b" ")) for name, _, value in pairs])
         self._complete = True
         return True
 

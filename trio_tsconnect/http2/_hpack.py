@@ -84,7 +84,10 @@ class SmallEncoder(Encoder):
 
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
-        self.header_table.maxsize = value = min(value, MAX_TABLE)
+        value = min(value, MAX_TABLE)
+        if value == self.header_table.maxsize:
+            return  # the library would forget a change before this one that it has not told yet
+        self.header_table.maxsize = value
         self.header_table.changes += 1
         if self.header_table.resized:
             self.table_size_changes.append(value)

@@ -12,7 +12,7 @@ from typing import Protocol
 import attrs
 
 # RFC 8941 §3.2, as far as `u` and `i` need it: members at the top level, each a key with a value or without (which is true). A string may
-# hold a comma, so strings are taken out first.
+# hold a comma, so strings are reduced to one character first.
 _STRING = re.compile(rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"')
 _MEMBER = re.compile(rb"[ \t]*([a-z*][a-z0-9_\-.*]*)(?:=([^;,]+))?(?:;[^,]*)?[ \t]*")
 
@@ -33,7 +33,7 @@ DEFAULT = Priority()
 def parse_priority(value: bytes, otherwise: Priority = DEFAULT) -> Priority:
     """Read a Priority field; what it does not say, or says wrongly, stays as it was (RFC 9218 §4: it is ignored)."""
     urgency, incremental = otherwise.urgency, otherwise.incremental
-    for member in _STRING.sub(b"", value).split(b","):
+    for member in _STRING.sub(b"_", value).split(b","):
         match = _MEMBER.fullmatch(member)
         if match is None:
             if member.strip():
