@@ -139,6 +139,7 @@ async def test_alpn_picks_http_2(autojump_clock: MockClock, authority: trustme.C
         client = RawClient(stream)
         await client.greet()
         assert (await client.get()).status == "200"
+        await trio.testing.wait_all_tasks_blocked()
         (record,) = log.records
         assert (record.client_protocol, record.tag) == ("h2", "h2")
 
@@ -150,6 +151,7 @@ async def test_alpn_picks_http_1(
     async with tls_client(authority, server_context, protocols) as (stream, log):
         await stream.send_all(REQUEST)
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        await trio.testing.wait_all_tasks_blocked()
         assert [record.client_protocol for record in log.records] == ["http/1.1"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -216,7 +217,7 @@ async def test_head_larger_than_a_frame_is_continued(autojump_clock: MockClock) 
     """RFC 9113 §4.3: what we send obeys the same rules."""
     value = b"~" * 15000  # 13 bits each in the code of HPACK
 
-    async def serve(stream: raw.trio.abc.HalfCloseableStream) -> None:
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
         await raw.read_head(stream)
         await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: " + value + b"\r\n\r\n")
 
@@ -234,7 +235,7 @@ async def test_head_larger_than_a_frame_is_continued(autojump_clock: MockClock) 
                 if got.flags & END_HEADERS:
                     break
         assert got.kind == CONTINUATION
-        assert ("x", value.decode()) in client.decoder.decode(block)
+        assert dict(client.decoder.decode(block, raw=True))[b"x"] == value
 
 
 @given(st.lists(st.integers(1, 40), max_size=30))

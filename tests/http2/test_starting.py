@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_tsconnect import HttpConfig
+from trio_tsconnect import HttpConfig, open_virtual_connection_pair
 from trio_tsconnect.http2 import Http2Limits
 
 from . import _raw as raw
@@ -52,7 +52,7 @@ async def test_wrong_preface_ends_the_connection(autojump_clock: MockClock, wron
     [
         frame(raw.PING, 0, 0, bytes(8)),
         frame(SETTINGS, ACK, 0),
-        raw.RawClient(raw.open_virtual_connection_pair()[0]).head(1, raw.GET),
+        raw.RawClient(open_virtual_connection_pair()[0]).head(1, raw.GET),
     ],
     ids=["PING", "SETTINGS ACK", "HEADERS"],
 )

@@ -109,8 +109,9 @@ async def test_one_stream_too_many_is_refused_and_hurts_no_other(autojump_clock:
         await client.send(*(client.head(stream, GET) for stream in (1, 3, 5)))
         assert (await client.answer(5)).reset == REFUSED_STREAM
         assert client.answers.get(1, raw.Answer()).reset is None
+        await client.settle()
         await client.send(frame(RST_STREAM, 0, 1, number(CANCEL)), client.head(7, GET))
-        await client.ping()
+        await client.settle()
         assert client.answers.get(7, raw.Answer()).reset is None
         assert len(world.origin.requests) == 3
 
@@ -134,8 +135,7 @@ async def test_malformed_request_resets_its_stream_alone(autojump_clock: MockClo
         assert (await client.answer(3)).status == "200"
         records = {record.stream: record for record in await world.records(2)}
         assert records[1].ended.by == "client"
-        assert records[1].ended.why == "malformed_request"
-        assert (records[1].method, records[1].url) == ("GET", "/")
+        assert records[1].status is None
         assert [head[0] for head in world.origin.heads] == ["GET"]
 
 

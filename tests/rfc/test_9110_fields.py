@@ -41,7 +41,9 @@ TO_ORIGINS = [
     Fields("§7.6.3 Via is made", b"", b"Via: 1.1 me\r\n", http={"via": "me"}),
     Fields("§7.6.3 Via is added to", b"Via: 1.0 a, 1.1 b\r\n", b"Via: 1.0 a, 1.1 b, 1.1 me\r\n", http={"via": "me"}),
     Fields("§7.6.3 at its end", b"Via: 1.0 a\r\nVia: 1.1 b\r\n", b"Via: 1.0 a\r\nVia: 1.1 b, 1.1 me\r\n", http={"via": "me"}),
-    Fields("§7.6.3 a comment names no proxy", b"Via: 1.1 a (, 1.1 me)\r\n", b"Via: 1.1 a (, 1.1 me)\r\nVia: 1.1 me\r\n", http={"via": "me"}),
+    Fields(
+        "§7.6.3 a comment names no proxy", b"Via: 1.1 a (, 1.1 me)\r\n", b"Via: 1.1 a (, 1.1 me)\r\nVia: 1.1 me\r\n", http={"via": "me"}
+    ),
     Fields("7239 what a client claims is dropped", b"X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n"),
     Fields(
         "7239 a trusted claim is kept",

@@ -6,7 +6,6 @@ The law: priority orders what is ready to be written, and holds nothing back: a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Protocol
 
 import attrs
@@ -58,12 +57,7 @@ class Ranked(Protocol):
     """When it wrote last; those that share take turns."""
 
 
-def rank(stream: Ranked) -> tuple[int, bool, int]:
+def rank(stream: Ranked) -> tuple[int, bool, int, int]:
     """What sorts streams that are ready into the order in which they write."""
     priority = stream.priority
-    return (priority.urgency, priority.incremental, stream.turn if priority.incremental else stream.id)
-
-
-def in_order(streams: Iterable[Ranked]) -> list[Ranked]:
-    """The streams that are ready, the most urgent first."""
-    return sorted(streams, key=rank)
+    return (priority.urgency, priority.incremental, stream.turn if priority.incremental else 0, stream.id)

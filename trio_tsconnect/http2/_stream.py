@@ -132,9 +132,13 @@ class Stream:
 
     def sent(self) -> None:
         """Data went out of the outbox."""
-        if self._room is not None and not self.outbox.data:
+        if self._room is not None and self._has_room:
             self._room.set()
             self._room = None
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self.outbox.data) <= self._connection.window_size // 2
 
     def close(self, reason: str | None) -> int:
         """It is over in HTTP/2. With a reason the transaction is broken off, else it may come to its end. How many bytes it still held."""
@@ -303,8 +307,11 @@ class Stream:
         self._connection.ready(self)
 
     async def _wait_for_room(self) -> None:
-        """Wait until what was put is written: so a stream holds one read, and its virtual connection the rest."""
-        if self.outbox.data and not self.closed:
+        """Wait until most of what was put is written: so a stream holds little more than one read, and its virtual connection the rest.
+
+        Most of it, and not all: an urgent stream with nothing at hand would lose its turn to the next one while it reads.
+        """
+        if not self._has_room and not self.closed:
             self._room = trio.Event()
             await self._room.wait()
 
