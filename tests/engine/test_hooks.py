@@ -311,7 +311,7 @@ async def test_state_is_kept_on_a_session_between_its_transactions() -> None:
     counts: list[int] = []
 
     async def count(_hook: str, txn: Transaction) -> None:
-        state = txn.session.state
+        state = txn.session.data
         state["count"] = state.get("count", 0) + 1
         counts.append(state["count"])
 

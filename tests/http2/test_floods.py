@@ -221,6 +221,7 @@ async def test_flood_ends_its_connection_and_no_other(autojump_clock: MockClock,
         finally:
             tracemalloc.stop()
         assert gone.number == ENHANCE_YOUR_CALM
+        assert trio.current_time() == 0, "it was a limit, not the time"
         assert grown < 8 * MIB
         assert len(world.origin.requests) <= 2 * 233, "more was begun than the rate of resets permits"
         assert world.proxy.statistics().transactions == 0
@@ -282,6 +283,18 @@ async def test_head_that_does_not_end_is_cut_off_in_time(autojump_clock: MockClo
         begun = trio.current_time()
         assert (await world.client.goaway()).number == ENHANCE_YOUR_CALM
         assert trio.current_time() - begun == pytest.approx(4)
+
+
+async def test_head_may_have_so_many_continuations_and_no_more(autojump_clock: MockClock) -> None:
+    async with open_world(limits=Http2Limits(max_continuations=3)) as world:
+        block = world.client.head(1, GET)[9:]
+        more = [frame(CONTINUATION, 0, 1)] * 2
+        await world.client.send(frame(HEADERS, raw.END_STREAM, 1, block), *more, frame(CONTINUATION, END_HEADERS, 1))
+        assert (await world.client.answer(1)).status == "200"
+        await world.client.send(frame(HEADERS, raw.END_STREAM, 3, block), *([frame(CONTINUATION, 0, 3)] * 4))
+        gone = await world.client.goaway()
+        assert (gone.number, gone.last_stream) == (ENHANCE_YOUR_CALM, 1)
+        assert trio.current_time() == 0, "it was the limit, not the time"
 
 
 def test_meter_allows_a_burst_and_a_rate() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpack import Decoder, Encoder
+import pytest
+from hpack import Decoder, Encoder, HPACKError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +57,14 @@ def test_heads_that_repeat_are_the_same_few_bytes() -> None:
     first, second, third = (encoder.encode(head) for _ in range(3))
     assert len(first) > len(second) == 2
     assert second == third
+
+
+def test_head_that_was_kept_is_forgotten_when_its_table_shrinks() -> None:
+    decoder = FieldDecoder(1 << 20)
+    decoder.decode(b"\x40\x01a\x01b")  # a literal that enters the table, as entry 62
+    for _ in range(2):
+        decoder.decode(b"\xbe")
+        assert list(decoder.fields) == [(b"a", b"b")]
+    decoder.decode(b"\x20\x82")  # the size of the table is 0 from here on
+    with pytest.raises(HPACKError):
+        decoder.decode(b"\xbe")

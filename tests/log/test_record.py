@@ -42,6 +42,7 @@ _NAMES = [
     "milestones",
     "ended",
     "plugin",
+    "deadline_left",
 ]
 
 _anything = st.recursive(
@@ -86,6 +87,7 @@ def test_what_is_absent_is_null():
         "origin_status",
         "origin_connection",
         "origin_reused",
+        "deadline_left",
     ]
     assert [name for name, value in fields.items() if value is None] == absent
 

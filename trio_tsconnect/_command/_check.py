@@ -11,6 +11,8 @@ def check(file: str) -> int:
     config = ProxyConfig.from_toml(file)
     listeners, rules = _count(len(config.listen), "listener"), _count(len(config.remap), "remap rule")
     print(f"{file}: OK ({listeners}, {rules})")
+    if not config.listen:
+        print("warning: listen: there is nothing to listen on, and serve will refuse this file")
     for warning in warnings(config):
         print(f"warning: {warning}")
     return 0

@@ -110,4 +110,4 @@ class Result:
         else:
             verdict = f"This does NOT equal what was sent: {self._expected()}\nbut the log says: {self._logged()}"
         rates = f"{self.virtual_rate:,.0f} requests/s over one virtual connection, {self.loopback_rate:,.0f} over one on loopback"
-        return f"{self.logged.to_text()}\n\n{verdict}\nvirtual / loopback = {self.ratio:.2f} ({rates})\n{self.seconds:.1f} s in all"
+        return f"{self.logged.to_text()}\n\n{verdict}\nvirtual / loopback = {self.ratio:.2f} (median over rounds of pairs; {rates})\n{self.seconds:.1f} s in all"

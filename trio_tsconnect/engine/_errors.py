@@ -27,12 +27,22 @@ class InvalidState(Exception):
     """Something was asked of a transaction that its state does not allow; the message names the state."""
 
 
+_SENTENCES = {
+    Failure.HEADER_TIMEOUT: "The request head did not arrive in time.",
+    Failure.REQUEST_BODY_TIMEOUT: "The request body stopped arriving.",
+    Failure.ORIGIN_RESPONSE_TIMEOUT: "The origin did not answer in time.",
+    Failure.ORIGIN_INACTIVITY: "The origin stopped in the middle of the exchange.",
+    Failure.TRANSACTION_TIMEOUT: "The request took longer than it may.",
+    Failure.DEADLINE: "The deadline of the request has passed.",
+}
+
+
 class TransactionFailure(Exception):
     """Ends a transaction: what failed, and one sentence for the client and the log. Never leaves the engine."""
 
     def __init__(self, failure: Failure | MessageError, detail: str = "", *, plugin: str | None = None) -> None:
         super().__init__(detail or str(failure))
         self.failure = failure
-        self.detail = detail or (failure.detail if isinstance(failure, MessageError) else failure.value.replace("_", " "))
+        self.detail = detail or (failure.detail if isinstance(failure, MessageError) else _SENTENCES.get(failure, ""))
         self.plugin = plugin
         self.log: dict[str, str] | None = None

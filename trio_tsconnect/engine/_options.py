@@ -115,6 +115,8 @@ class HttpConfig:
     """For `Expect: 100-continue`: `forward` it and relay the origin's 100, or `answer` with 100 here and send no Expect on."""
     unknown_expect: Literal["refuse", "forward"] = field(default="refuse", validator=one_of("refuse", "forward"))
     """For any other expectation: `refuse` it with 417, or `forward` it."""
+    deadline_header: str | None = field(default=None, converter=_none_if_empty, validator=_check_via)
+    """The field that tells an origin how many milliseconds are left until the transaction's deadline; empty or None sends none."""
     connect: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_connect)
     """Where CONNECT may go, as `host:port` with `*`, `*.domain` and port `*` as wildcards; anything else gets 403, and by default all does."""
     parser: Literal["h11", "fast"] = field(default="h11", validator=one_of("h11", "fast"))

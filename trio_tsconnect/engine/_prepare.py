@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import trio
+
 from trio_tsconnect.engine._bodies import Transforms
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.message import (
@@ -45,6 +49,10 @@ def prepare_request(txn: Transaction) -> None:
         trust=txn.config.trust_forwarded,
         style=txn.config.forwarded,
     )
+    if txn.config.deadline_header:
+        headers.remove((txn.config.deadline_header.lower().encode(),))  # whatever the client claims
+        if txn.watch.end != math.inf:
+            headers.add(txn.config.deadline_header, str(max(0, int((txn.watch.end - trio.current_time()) * 1000))))
     if txn.config.via:
         add_via(headers, request.version, txn.config.via)
 

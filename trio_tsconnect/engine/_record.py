@@ -42,4 +42,5 @@ def make_record(txn: Transaction) -> LogRecord:
         milestones=dict(txn.milestones),
         ended=txn.ended or Ended("proxy", "complete", txn.state.value),
         plugin=dict(txn.plugin_log),
+        deadline_left=dict(txn.deadline_left) or None,
     )

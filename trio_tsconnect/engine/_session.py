@@ -55,7 +55,7 @@ class Session:
         """The opener's number; 0 is not set."""
         self.internal: bool = options.is_internal if options else False
         """Whether the requests are the process's own."""
-        self.state: dict[Any, Any] = {}
+        self.data: dict[Any, Any] = {}
         """For plugins: what they keep for the length of the session, by keys of their own."""
         # what follows is the engine's
         self.target: tuple[str, int] | None = options.target if options else None

@@ -72,7 +72,10 @@ class Transaction:
         """How many times an origin was asked."""
         self.ended: Ended | None = None
         """How it ended; None while nothing has ended it."""
+        self.data: dict[Any, Any] = {}
+        """For plugins: what they keep for the length of the transaction, by keys of their own."""
         # what follows is the engine's
+        self.deadline_left: dict[str, float] = {}
         self.started: float = trio.current_time()
         self.wall_time: float = session.proxy.wall_time()
         self.watch: Watch = Watch(session.proxy.timer)
@@ -284,7 +287,10 @@ class Transaction:
         if state not in TRANSITIONS[self.state]:
             raise InvalidState(f"transaction {self.number} cannot go from {self.state.value} to {state.value}")
         self.state = state
-        self.milestones[state.value] = trio.current_time() - self.started
+        now = trio.current_time()
+        self.milestones[state.value] = now - self.started
+        if self.watch.end != math.inf:
+            self.deadline_left[state.value] = self.watch.end - now
 
     def end(self, by: str, why: str) -> None:
         """Note how it ended; the first cause counts."""

@@ -97,6 +97,8 @@ class LogRecord:
     """How it ended."""
     plugin: dict[str, Any] = attrs.Factory(dict)
     """What plugins added, by their name. It is read when the line is written, so do not change it after the record was handed over."""
+    deadline_left: dict[str, float] | None = None
+    """State to the seconds that were left until the deadline when it was entered; None without a deadline."""
 
     def as_dict(self) -> dict[str, Any]:
         """The record by its JSON names, in order; what is absent is None, and what plugins added is as they gave it."""
@@ -130,6 +132,7 @@ class LogRecord:
             "milestones": _to_micros(self.milestones),
             "ended": {"by": ended.by, "why": ended.why, "state": ended.state},
             "plugin": self.plugin,
+            "deadline_left": None if self.deadline_left is None else _to_micros(self.deadline_left),
         }
 
     def to_json(self) -> str:

@@ -401,6 +401,11 @@ class HTTP1Client(_HTTP1):
         self._sent = True
 
 
+def _words(reason: Exception) -> str:
+    # what h11 quotes after a colon is its own view of the bytes, as Python would write them
+    return str(reason).partition(":")[0]
+
+
 def _refused_request(head: bytes, reason: Exception) -> BadRequest:
     """What h11 refuses while parsing, in the words of the rules of `message/` where they have any."""
     try:
@@ -410,7 +415,7 @@ def _refused_request(head: bytes, reason: Exception) -> BadRequest:
         return exc
     except ValueError:
         pass
-    return BadRequest("malformed_head", f"The request head is malformed: {reason}", getattr(reason, "error_status_hint", 400))
+    return BadRequest("malformed_head", f"The request head is malformed: {_words(reason)}.", getattr(reason, "error_status_hint", 400))
 
 
 def _refused_response(head: bytes, reason: Exception, method: str) -> BadResponse:
@@ -421,7 +426,7 @@ def _refused_response(head: bytes, reason: Exception, method: str) -> BadRespons
         return exc
     except ValueError:
         pass
-    return BadResponse("malformed_head", f"The response head is malformed: {reason}")
+    return BadResponse("malformed_head", f"The response head is malformed: {_words(reason)}.")
 
 
 def _fields_of(head: bytes) -> list[tuple[bytes, bytes]]:
