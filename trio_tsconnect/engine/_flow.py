@@ -53,7 +53,9 @@ async def run_transaction(txn: Transaction) -> None:
             await send_failure(txn, TransactionFailure(Failure.INTERNAL, "The proxy itself has failed."))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         txn.keep_alive = False
-        txn.end("client", Failure.CLIENT_GONE.value)
+        if txn.method is None:
+            txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
+        txn.end("client", txn.session.gone_because or Failure.CLIENT_GONE.value)
     except (trio.Cancelled, BaseExceptionGroup):  # a nursery in a hook raises a group of them
         txn.keep_alive = False
         if txn.method is None:

@@ -113,6 +113,11 @@ class Session:
             self.cancel("client", self._gone)
 
     @property
+    def gone_because(self) -> str | None:
+        """Why the client is gone, as a cause for the log; None while it is not known to be."""
+        return self._gone
+
+    @property
     def client_has_gone(self) -> bool:
         """Whether the client is known to be gone."""
         return self._gone is not None
