@@ -182,8 +182,8 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
     response = txn.response
-    transforms = Transforms(txn, txn.response_transforms) if txn.response_transforms else None
-    body = frame_for_client(txn, response, CHUNKED_BODY if transforms and not http.body.empty else http.body)
+    transforms = Transforms(txn, txn.response_transforms) if txn.response_transforms and not http.body.empty else None
+    body = frame_for_client(txn, response, CHUNKED_BODY if transforms else http.body)
     txn.status = response.status
     txn.response_begun = True
     txn.close_delimited = body.framing is Framing.CLOSE
