@@ -101,6 +101,8 @@ def count_request(txn: Transaction, size: int, limit: int | None = None) -> None
 async def read_request_body(txn: Transaction, limit: int) -> bytes:
     """The whole request body, for a plugin; it is sent on from memory afterwards."""
     if txn.request_body is not None:
+        if len(txn.request_body) > limit:
+            raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
         return txn.request_body
     http = txn.session.http
     if expects_continue(txn.request):

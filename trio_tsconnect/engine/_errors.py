@@ -43,6 +43,6 @@ class TransactionFailure(Exception):
     def __init__(self, failure: Failure | MessageError, detail: str = "", *, plugin: str | None = None) -> None:
         super().__init__(detail or str(failure))
         self.failure = failure
-        self.detail = detail or (failure.detail if isinstance(failure, MessageError) else _SENTENCES.get(failure, ""))
+        self.detail: str = detail or (failure.detail if isinstance(failure, MessageError) else _SENTENCES.get(failure, ""))
         self.plugin = plugin
         self.log: dict[str, str] | None = None

@@ -181,6 +181,9 @@ class Session:
     def due(self) -> None:
         """The timer's call: it has waited for a request for long enough."""
         self.stop_idling()
+        if self._idling:  # something has come that may yet turn out to be no request
+            self.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
+            self.proxy.timer.moved(self.deadline)
 
     def _is_late(self) -> bool:
         """Whether the proxy began to drain before this session could wait for its first request, and none has come."""
