@@ -13,6 +13,7 @@ from tests.engine._world import OK, Wire, how, open_world, replying
 from tests.http2 import _raw as raw
 from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Plugin, Request, Transaction, VirtualConnection
 from trio_tsconnect.logstats import summarize
+from trio_tsconnect.plugins import AuthRequest
 
 TARGET = ("origin.test", 80)
 CLIENT = ClientInfo(address=("192.0.2.7", 4321))
@@ -158,6 +159,18 @@ async def test_what_a_stream_fetches_is_no_stream_of_its_client(autojump_clock: 
     summary = summarize(records)
     assert list(summary.streams_per_connection.values()) == [2]
     assert summary.client_connections == {"h2": 1, "http/1.1": 2, "internal": 2}
+
+
+async def test_with_an_auth_subrequest_the_streams_of_a_client_are_still_counted_right(autojump_clock: trio.testing.MockClock) -> None:
+    auth = AuthRequest(AuthRequest.Options(url="http://origin.test/check"))
+    async with raw.open_world(raw.saying(OK), plugins=[auth]) as world:
+        for stream in (1, 3, 5):
+            assert (await world.client.get(stream)).status == "200"
+        records = await world.records(6)
+    summary = summarize(records)
+    assert list(summary.streams_per_connection.values()) == [3]
+    assert summary.client_connections["h2"] == 1
+    assert sorted(record.depth for record in records) == [0, 0, 0, 1, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------------------------------------- transforms
