@@ -36,7 +36,7 @@ docs: $(VENV)/.test
 
 # The property tests again: ten thousand examples each, other ones every time.
 fuzz: $(VENV)/.test
-	HYPOTHESIS_PROFILE=long $(PYTEST) -n auto -m 'hypothesis or long' $(ARGS)
+	HYPOTHESIS_PROFILE=long $(PYTEST) -n auto -o faulthandler_timeout=0 -m 'hypothesis or long' $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
