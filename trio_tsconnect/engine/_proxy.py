@@ -114,11 +114,11 @@ class Proxy:
         """
         most = self.config.http.max_connections
         if self.draining or (most is not None and len(self._sessions) - self._virtual >= most):
-            await close_gently(stream, 0)
+            await _turn_away(stream)
             return
         session = Session(self, stream, client)
         if self.config.access and not admits(self.config.access, client=session.client, internal=False):
-            await close_gently(stream, 0)
+            await _turn_away(stream)
             return
         self._admit(session)
         await session.run()
@@ -308,6 +308,14 @@ class Proxy:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "draining" if self.draining else "open"
         return f"<Proxy {state}, {len(self._sessions)} sessions>"
+
+
+async def _turn_away(stream: trio.abc.Stream) -> None:
+    """Close a stream that gets no session; one that cannot even be closed is nobody's failure but its own."""
+    try:
+        await close_gently(stream, 0)
+    except Exception:
+        logger.exception("a stream that was turned away cannot be closed")
 
 
 def _opener_address(options: ConnectOptions) -> tuple[str, int]:
