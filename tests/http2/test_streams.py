@@ -122,7 +122,7 @@ async def test_table_stays_in_step_when_a_stream_is_refused(autojump_clock: Mock
         client = world.client
         named = [*GET, ("x-name", "a-value-that-is-not-in-any-table")]
         await client.send(client.head(1, GET), client.head(3, named), frame(RST_STREAM, 0, 1, number(CANCEL)), client.head(5, named))
-        await client.ping()
+        await client.settle()
         assert world.origin.heads[-1][2]["x-name"] == "a-value-that-is-not-in-any-table"
 
 
