@@ -35,7 +35,7 @@ def test_what_a_client_encodes_is_read_whatever_the_table_does(
     encoder, decoder = Encoder(), FieldDecoder(1 << 20)
     for turn, head in enumerate(fields):
         for at, size in sizes:
-            if at == turn:
+            if at == turn and size != encoder.header_table_size:  # the library forgets a change when it is told it again
                 encoder.header_table_size = size
         for _ in range(3):
             decoder.decode(encoder.encode(head))
