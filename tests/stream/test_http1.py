@@ -95,7 +95,6 @@ async def test_rfc_9112_6_3_where_a_request_body_ends(data: bytes, content: byte
     assert await whole(http) == content
     http.queue_response(Response(200), EMPTY_BODY)
     http.queue_end()
-    http.next_cycle()
     assert http.skip_empty_lines()
     assert (await http.read_request()).method == "GET"
 
@@ -263,7 +262,6 @@ async def test_request_after_request_on_one_connection_of_either_version(version
         http.queue_body(b"hi")
         http.queue_end()
         await http.drain()
-        http.next_cycle()
     assert not await http.wait_for_request()
     replies = b""
     while replies.count(b"hi") < 3:
@@ -305,7 +303,6 @@ def test_it_does_not_matter_in_which_pieces_requests_arrive(messages: list[bytes
                 )
                 http.queue_response(Response(204), NO_BODY)
                 http.queue_end()
-                http.next_cycle()
         return seen
 
     assert trio.run(read, cuts) == trio.run(read, [])
@@ -338,7 +335,6 @@ async def test_rfc_9112_6_3_where_a_response_body_ends_and_whether_another_reque
     assert await whole(http) == content
     assert http.reusable is reusable
     if reusable:
-        http.next_cycle()
         http.queue_request(Request("GET", "/", [("Host", "a")]), NO_BODY)
         http.queue_end()
         assert http.request_sent

@@ -408,3 +408,103 @@ def test_send_nowait_writes_all_or_nothing() -> None:
         assert await far.receive_some() + await far.receive_some() == b"x" * 100 + b"z" * 28
 
     trio.run(main)
+
+
+async def test_receive_nowait_reads_what_is_there_and_never_waits() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+    with pytest.raises(trio.WouldBlock):
+        far.receive_nowait()
+    near.send_nowait(b"abcdef")
+    assert far.receive_nowait(2) == b"ab"
+    assert far.receive_nowait() == b"cdef"
+    assert far.statistics().receiving.unread == 0
+    await near.send_eof()
+    assert far.receive_nowait() == b""
+    near.abort("enough")
+    with pytest.raises(trio.BrokenResourceError, match="enough"):
+        far.receive_nowait()
+    far.close()
+    with pytest.raises(trio.ClosedResourceError):
+        far.receive_nowait()
+    with pytest.raises(ValueError, match="max_bytes"):
+        far.receive_nowait(0)
+
+
+async def test_receive_nowait_makes_room_for_a_writer_that_waits() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.send_all, b"x" * 200)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(far.receive_nowait()) == 128
+    assert far.receive_nowait() == b"x" * 72
+
+
+async def test_receive_nowait_leaves_a_task_that_waits_in_peace() -> None:
+    near, far = open_virtual_connection_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        near.send_nowait(b"its own")
+        with pytest.raises(trio.BusyResourceError):
+            far.receive_nowait()
+
+
+@pytest.mark.parametrize("news", ["bytes", "end of input", "close", "abort", "bytes in pieces"])
+async def test_watch_input_tells_once_of_what_can_be_received(news: str) -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+    told: list[str] = []
+    far.watch_input(lambda: told.append("news"))
+    assert not told
+    match news:
+        case "bytes":
+            await near.send_all(b"one")
+        case "end of input":
+            await near.send_eof()
+        case "close":
+            near.close()
+        case "abort":
+            near.abort("enough")
+        case _:
+            near.send_nowait(b"one")
+            near.send_nowait(b"two")
+    assert told == ["news"]
+    if news in ("bytes", "bytes in pieces"):
+        far.receive_nowait()
+        await near.send_all(b"after that")
+        assert told == ["news"]
+
+
+async def test_watch_input_tells_at_once_of_what_is_there_already() -> None:
+    near, far = open_virtual_connection_pair()
+    told: list[str] = []
+    await near.send_all(b"here")
+    far.watch_input(lambda: told.append("bytes"))
+    far.receive_nowait(1)
+    far.watch_input(lambda: told.append("the rest"))
+    far.receive_nowait()
+    far.watch_input(lambda: told.append("never"))
+    far.watch_input(None)
+    await near.send_eof()
+    far.watch_input(lambda: told.append("end"))
+    assert told == ["bytes", "the rest", "end"]
+
+
+async def test_watch_input_waits_for_the_water_mark() -> None:
+    near, far = open_virtual_connection_pair(buffer_water_mark=100)
+    told: list[str] = []
+    near.watch_input(lambda: told.append("ripe"))
+    await far.send_all(b"x" * 99)
+    assert not told
+    await far.send_all(b"x")
+    assert told == ["ripe"]
+
+
+async def test_watch_input_of_an_end_that_is_closed_says_nothing_more() -> None:
+    near, far = open_virtual_connection_pair()
+    told: list[str] = []
+    far.watch_input(lambda: told.append("news"))
+    far.close()
+    with pytest.raises(trio.BrokenResourceError):
+        await near.send_all(b"x")
+    near.abort("late")
+    assert not told

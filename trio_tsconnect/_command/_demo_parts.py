@@ -46,7 +46,6 @@ async def serve_origin(stream: trio.abc.Stream) -> None:
             http.queue_body(PAGE)
             http.queue_end()
             await http.drain()
-            http.next_cycle()
 
 
 class HTTP1Requests:
@@ -64,7 +63,6 @@ class HTTP1Requests:
         response = await http.read_response()
         while await http.receive_body():
             pass
-        http.next_cycle()
         return response.status
 
 

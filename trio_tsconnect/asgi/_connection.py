@@ -83,7 +83,7 @@ class Connection:
         self._watched = watch_peer(self._stream, lambda _reason: self.drop())
         try:
             while await self._http.wait_for_request() and await self._serve_one(await self._http.read_request()):
-                self._http.next_cycle()
+                pass
         except BadRequest as exc:
             await self._refuse(exc)
         except (IncompleteMessage, trio.BrokenResourceError, trio.ClosedResourceError):

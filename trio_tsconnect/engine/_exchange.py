@@ -190,10 +190,8 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     txn.session.http.queue_response(response, body)
     await _relay_body(txn, http, body, transforms)
     txn.response_complete = True
-    if persists and http.reusable and not await holds_input(connection.stream):
-        http.next_cycle()
-        if txn.proxy.pool.release(connection, txn.origin_config):
-            txn.origin = None
+    if persists and http.reusable and not await holds_input(connection.stream) and txn.proxy.pool.release(connection, txn.origin_config):
+        txn.origin = None
 
 
 async def _read_head(txn: Transaction, http: HTTP1Client) -> tuple[Response, bool]:

@@ -40,7 +40,7 @@ def make_record(txn: Transaction) -> LogRecord:
         origin_reused=txn.origin_reused,
         attempts=txn.attempts,
         milestones=dict(txn.milestones),
-        ended=txn.ended or Ended("proxy", "complete", txn.state.value),
+        ended=txn.ended or Ended("proxy", "complete", txn.state.milestone),
         plugin=dict(txn.plugin_log),
         deadline_left=dict(txn.deadline_left) or None,
     )

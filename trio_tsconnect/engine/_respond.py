@@ -132,8 +132,9 @@ async def _send(txn: Transaction, response: Response, content: bytes) -> None:
             http.queue_body(piece)
             txn.response_bytes += len(piece)
     http.queue_end()
-    txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
-    await http.drain()
+    if txn.keep_alive or not http.drain_now():  # (where another request may follow, there is to be a checkpoint between the two)
+        txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
+        await http.drain()
     txn.response_complete = True
     if txn.keep_alive:
         await finish_request(txn)

@@ -137,7 +137,8 @@ class Session:
                     pass  # between two requests a client may go as it likes
                 except Exception:
                     logger.exception("session %d failed inside the engine", self.number)
-                nursery.cancel_scope.cancel()
+                if nursery.child_tasks:
+                    nursery.cancel_scope.cancel()
         finally:
             try:
                 await self._close()
@@ -162,13 +163,14 @@ class Session:
                 await self.input_watch.stop()
             if not txn.keep_alive:
                 return
-            self.http.next_cycle()
 
     async def _next_request(self) -> bool:
         if self.http.skip_empty_lines():
             return True  # pipelined: the next request is here already
         if self.proxy.draining and (self.requests or self._is_late()):
             return False
+        if not self.requests and self.http.fill_now() and self.http.skip_empty_lines():
+            return True  # of a virtual connection: it was written before this task could begin
         self.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
         self.proxy.timer.moved(self.deadline)
         self._idling = True

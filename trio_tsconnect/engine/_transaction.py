@@ -115,7 +115,7 @@ class Transaction:
         self.version = "1.1"
         self.request_bytes = 0
         self.response_bytes = 0
-        self.milestones[State.READ_REQUEST.value] = 0.0
+        self.milestones[State.READ_REQUEST.milestone] = 0.0
 
     # ------------------------------------------------------------------------------------------------------- what a plugin reads
 
@@ -128,7 +128,7 @@ class Transaction:
     def request(self) -> Request:
         """The request head. `InvalidState` before it was read (in `transaction_start`, and when it is not acceptable)."""
         if self._request is None:
-            raise InvalidState(f"the request of transaction {self.number} has not been read (state {self.state.value})")
+            raise InvalidState(f"the request of transaction {self.number} has not been read (state {self.state.milestone})")
         return self._request
 
     @request.setter
@@ -146,7 +146,7 @@ class Transaction:
     def response(self) -> Response:
         """The response head. `InvalidState` before there is one (until `read_response`, or `respond`)."""
         if self._response is None:
-            raise InvalidState(f"transaction {self.number} has no response yet (state {self.state.value})")
+            raise InvalidState(f"transaction {self.number} has no response yet (state {self.state.milestone})")
         return self._response
 
     @response.setter
@@ -193,7 +193,7 @@ class Transaction:
         Legal until `post_remap` is over; later `InvalidState`. A str body is UTF-8, as text/plain unless the headers say otherwise.
         """
         if self.state not in (State.READ_REQUEST, State.REMAP) or self._request is None:
-            raise InvalidState(f"respond() is legal from read_request to post_remap, not in state {self.state.value}")
+            raise InvalidState(f"respond() is legal from read_request to post_remap, not in state {self.state.milestone}")
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise ValueError(f"a final status is an int in 200..599, not {status!r}")
         fields = Headers(headers)
@@ -227,7 +227,7 @@ class Transaction:
         of origins (and intercepts) are transformed, not answers of `respond`.
         """
         if self.response_begun:
-            raise InvalidState(f"transform_response() is legal until send_response is over, not in state {self.state.value}")
+            raise InvalidState(f"transform_response() is legal until send_response is over, not in state {self.state.milestone}")
         self.response_transforms.append((self.plugin_name or "-", transform))
 
     async def read_request_body(self, limit: int) -> bytes:
@@ -269,7 +269,7 @@ class Transaction:
 
     def _only_in(self, what: str, *states: State) -> None:
         if self.state not in states or self._request is None:
-            raise InvalidState(f"{what} is not legal in state {self.state.value} of transaction {self.number}")
+            raise InvalidState(f"{what} is not legal in state {self.state.milestone} of transaction {self.number}")
 
     # ------------------------------------------------------------------------------------------------------- what the engine does
 
@@ -285,18 +285,18 @@ class Transaction:
     def enter(self, state: State) -> None:
         """Go to a state, if the table allows it, and stamp the milestone."""
         if state not in TRANSITIONS[self.state]:
-            raise InvalidState(f"transaction {self.number} cannot go from {self.state.value} to {state.value}")
+            raise InvalidState(f"transaction {self.number} cannot go from {self.state.milestone} to {state.milestone}")
         self.state = state
         now = trio.current_time()
-        self.milestones[state.value] = now - self.started
+        self.milestones[state.milestone] = now - self.started
         if self.watch.end != math.inf:
-            self.deadline_left[state.value] = self.watch.end - now
+            self.deadline_left[state.milestone] = self.watch.end - now
 
     def end(self, by: str, why: str) -> None:
         """Note how it ended; the first cause counts."""
         if self.ended is None:
-            self.ended = Ended(by, why, self.state.value)
+            self.ended = Ended(by, why, self.state.milestone)
 
     def __repr__(self) -> str:
         what = f"{self.method} {self.url}" if self.method else "no request yet"
-        return f"<Transaction {self.number} {what} ({self.state.value})>"
+        return f"<Transaction {self.number} {what} ({self.state.milestone})>"

@@ -80,7 +80,7 @@ def _node(session: Session, below: dict[int, list[Session]]) -> TreeNode:
     return TreeNode(
         transaction=txn.number,
         session=session.number,
-        state=txn.state.value,
+        state=txn.state.milestone,
         method=txn.method,
         url=txn.url,
         client=session.client.host,

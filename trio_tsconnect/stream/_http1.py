@@ -35,6 +35,7 @@ from ..message import (
 from ._chunked import ChunkedReader
 from ._heads import HeadLimits, check_head_bytes, check_head_size, fields_to_bytes, head_end, request_to_bytes, response_to_bytes
 from ._machine import Machines, Parser, load_parser
+from ._refusals import refused_request, refused_response
 
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536
@@ -78,6 +79,9 @@ class _HTTP1:
         self._writing = False
         self._queued = 0
         self._flush: Callable[[], object] | None = getattr(stream, "flush", None)
+        # what only virtual connections have: their bytes are there, or fit, without a turn of the loop
+        self._send_nowait: Callable[[bytes | bytearray], object] | None = getattr(stream, "send_nowait", None)
+        self._receive_nowait: Callable[[int], bytes] | None = getattr(stream, "receive_nowait", None)
 
     def _new_machine(self) -> Any:
         raise AssertionError("each role has its machine")
@@ -94,6 +98,17 @@ class _HTTP1:
             return False
         self._buffer += data
         return True
+
+    def fill_now(self) -> bool:
+        """Take what has come already, if this stream can tell; whether that was anything. Never waits, and is no checkpoint."""
+        if self._receive_nowait is None or self._ended:
+            return False
+        try:
+            data = self._receive_nowait(READ_SIZE)
+        except trio.WouldBlock:
+            return False
+        self.feed(data)
+        return bool(data)
 
     def feed(self, data: bytes) -> None:
         """Put bytes that someone else has read from the stream into the buffer; `b""` is the end of input."""
@@ -239,6 +254,20 @@ class _HTTP1:
             raise ValueError("less body than its head has announced")
         self._sent = True
 
+    def drain_now(self) -> bool:
+        """Write all that is queued, if this stream takes it at once; whether it has. Never waits, and is no checkpoint."""
+        if self._queue and self._send_nowait is not None:
+            data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+            try:
+                self._send_nowait(data)
+            except trio.WouldBlock:
+                return False
+            self._queue.clear()
+            self._queued = 0
+            if self._flush is not None:
+                self._flush()
+        return not self._queue
+
     async def drain(self) -> None:
         """Write all that is queued, in one piece, and let the peer see it at once. A checkpoint only if there is something.
 
@@ -296,7 +325,7 @@ class HTTP1Server(_HTTP1):
         except self._machines.error as exc:
             event, hostless = self._without_host(head), True
             if event is None:
-                raise _refused_request(head, exc) from None
+                raise refused_request(head, exc) from None
         request = Request(event.method.decode("ascii"), event.target.decode("ascii"), _headers(event), event.http_version.decode("ascii"))
         if hostless:
             del request.headers[b"host"]
@@ -330,10 +359,6 @@ class HTTP1Server(_HTTP1):
         self._put(response_to_bytes(response))
         if response.status >= 200:
             self._sending, self._unsent, self._sent = body, body.length, False
-
-    def next_cycle(self) -> None:
-        """Make ready for the next request; only after both messages are complete."""
-        self._sent = True
 
 
 @public("trio_tsconnect.stream")
@@ -369,7 +394,7 @@ class HTTP1Client(_HTTP1):
         try:
             event = machine.next_event()
         except self._machines.error as exc:
-            raise _refused_response(head, exc, self._method) from None
+            raise refused_response(head, exc, self._method) from None
         response = Response(event.status_code, _headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
         check_response(response, self._method)
         if response.status == 101 and not self._offers_upgrade:
@@ -395,43 +420,6 @@ class HTTP1Client(_HTTP1):
             and not self._writing
             and self.body.framing is not Framing.CLOSE
         )
-
-    def next_cycle(self) -> None:
-        """Make ready for the next request; only when `reusable`."""
-        self._sent = True
-
-
-def _words(reason: Exception) -> str:
-    # what h11 quotes after a colon is its own view of the bytes, as Python would write them
-    return str(reason).partition(":")[0]
-
-
-def _refused_request(head: bytes, reason: Exception) -> BadRequest:
-    """What h11 refuses while parsing, in the words of the rules of `message/` where they have any."""
-    try:
-        method, target, version = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
-        check_request(Request(method, target, _fields_of(head), version.removeprefix("HTTP/")))
-    except BadRequest as exc:
-        return exc
-    except ValueError:
-        pass
-    return BadRequest("malformed_head", f"The request head is malformed: {_words(reason)}.", getattr(reason, "error_status_hint", 400))
-
-
-def _refused_response(head: bytes, reason: Exception, method: str) -> BadResponse:
-    try:
-        version, status, _ = (head.partition(b"\r\n")[0].decode("latin-1") + " ").split(" ", 2)
-        check_response(Response(int(status), _fields_of(head), "", version.removeprefix("HTTP/")), method)
-    except BadResponse as exc:
-        return exc
-    except ValueError:
-        pass
-    return BadResponse("malformed_head", f"The response head is malformed: {_words(reason)}.")
-
-
-def _fields_of(head: bytes) -> list[tuple[bytes, bytes]]:
-    parted = [line.partition(b":") for line in head[:-4].split(b"\r\n")[1:]]
-    return [(name, value.strip(b" \t")) for name, _, value in parted]
 
 
 def _headers(event: Any) -> Headers:

@@ -32,6 +32,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -71,6 +72,7 @@ class Pipe:
         "_abort_reason",
         "_eof",
         "_held",
+        "_notify",
         "_queued",
         "_read_busy",
         "_reader_closed",
@@ -104,6 +106,7 @@ class Pipe:
         self._writer_closed = False  # the writer's end is closed for local use
         self._reader_closed = False
         self._abort_reason: str | None = None
+        self._notify: Callable[[], object] | None = None
 
     # ---------------------------------------------------------------------------------------------------------- the writer's end
 
@@ -121,8 +124,7 @@ class Pipe:
                     if self._ripe and not self._queued and not self._held:  # what a reader waits for goes straight on
                         self._unread += size
                         self._total += size
-                        self._queued = 1
-                        self._send.send_nowait(data if type(data) is bytes else bytes(data))
+                        self._queue(data if type(data) is bytes else bytes(data))
                     else:
                         self._put(data if type(data) is bytes else bytes(data), size)
                 await trio.lowlevel.cancel_shielded_checkpoint()
@@ -207,6 +209,13 @@ class Pipe:
     def _queue(self, item: bytes) -> None:
         self._queued += 1
         self._send.send_nowait(item)
+        if self._notify is not None:
+            self._tell_reader()
+
+    def _tell_reader(self) -> None:
+        if (notify := self._notify) is not None:
+            self._notify = None
+            notify()
 
     def _release(self) -> None:
         """Make what is held one item of the channel; from here on the mark counts anew."""
@@ -232,6 +241,7 @@ class Pipe:
         if not self._reader_closed:
             self._release()
         self._send.close()
+        self._tell_reader()
 
     def close_writer(self) -> None:
         """The writing end is closed: end this half, and fail a local writer that is blocked here."""
@@ -282,6 +292,28 @@ class Pipe:
             return item
         return self._take(item, max_bytes)
 
+    def receive_nowait(self, max_bytes: int | None = None) -> bytes:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+        if self._read_busy:
+            raise trio.BusyResourceError("another task is using this connection for receiving")
+        self._check_readable()
+        if self._rest:
+            item = self._rest
+        elif self._queued:
+            item = self._receive.receive_nowait()
+            self._taken()
+        elif self._eof:
+            return b""
+        else:
+            raise trio.WouldBlock
+        return self._take(item, max_bytes)
+
+    def watch_reader(self, notify: Callable[[], object] | None) -> None:
+        self._notify = notify
+        if notify is not None and (self._queued or self._rest or self._eof or self._reader_closed or self._abort_reason is not None):
+            self._tell_reader()
+
     def _check_readable(self) -> None:
         if self._reader_closed:
             raise trio.ClosedResourceError("this end is closed for receiving")
@@ -317,6 +349,7 @@ class Pipe:
     def close_reader(self) -> None:
         """The reading end is closed: what is unread is dropped, the writer breaks, a local reader that is blocked here fails."""
         self._reader_closed = True
+        self._notify = None
         self._drop()
         self._receive.close()
         self._wake_writer()
@@ -332,6 +365,7 @@ class Pipe:
             self._drop()
         self._send.close()  # wakes a blocked reader, which then finds the reason
         self._wake_writer()
+        self._tell_reader()
 
     def _drop(self) -> None:
         with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):  # an item already handed to a reader that has not run yet

@@ -109,6 +109,18 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         """At least one byte as soon as there is one, at most `max_bytes` (None: as they come); `b""` at the end of input."""
         return self._in.receive_some(max_bytes)
 
+    def receive_nowait(self, max_bytes: int | None = None) -> bytes:
+        """As `receive_some`, but without waiting and without a checkpoint: what is there to be read, or `trio.WouldBlock`."""
+        return self._in.receive_nowait(max_bytes)
+
+    def watch_input(self, callback: Callable[[], object] | None) -> None:
+        """Call `callback()` synchronously, once, when there is something to receive: bytes, the end of input, or an error; at once if there is.
+
+        For those who serve many connections from one task. It is called from within what the peer does: it must not raise, and should do no
+        more than note that there is something. One callback at a time; None takes it away, and so does closing this end.
+        """
+        self._in.watch_reader(callback)
+
     async def send_eof(self) -> None:
         """End this direction: the peer drains what was written, then reads `b""`. The other direction stays open."""
         if self._closed:
@@ -145,11 +157,10 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         self._leave(reason)
 
     def _leave(self, reason: str) -> None:
-        """Tell the peer, once; the second to leave lets go of both, for a cycle is garbage that has to be searched for."""
+        """Tell the peer, once, and let go of it: two that hold each other are garbage that has to be searched for."""
         if (peer := self._peer) is not None:
+            self._peer = None
             peer._gone(reason)
-            if peer._closed:
-                self._peer = peer._peer = None
 
     def flush(self) -> None:
         """Make every byte written so far readable, whatever the peer's water mark. Synchronous: it never has to wait."""

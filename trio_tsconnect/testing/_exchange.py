@@ -117,7 +117,6 @@ async def _methods(listener: _Listener, data: bytes) -> list[str]:
             methods.append((await requests.read_request()).method)
             while await requests.receive_body():
                 pass
-            requests.next_cycle()
     except (MessageError, IncompleteMessage):
         methods.append(requests.seen_request_line()[0] or "GET")
     return methods
@@ -130,7 +129,6 @@ async def _read_replies(listener: _Listener, methods: list[str], wanted: int, re
         while len(replies) < wanted:
             method = methods[len(replies)] if len(replies) < len(methods) else "GET"
             replies.append(await _read_reply(http, method))
-            http.next_cycle()
     except IncompleteMessage as error:
         return str(error)
     except MessageError as error:

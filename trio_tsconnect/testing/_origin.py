@@ -138,7 +138,6 @@ class ScriptedOrigin:
             while await http.wait_for_request():
                 if not await self._serve_one(http, number):
                     return
-                http.next_cycle()
         except (trio.BrokenResourceError, trio.ClosedResourceError, IncompleteMessage):
             pass  # whoever asked has gone
         except Exception as error:  # noqa: BLE001 - anybody's handler
