@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_tsconnect import HttpConfig
+from trio_tsconnect import HttpConfig, VirtualConnection
 
 from . import _raw as raw
 from ._raw import CANCEL, CONNECT_ERROR, DATA, PROTOCOL_ERROR, RST_STREAM, Fields, echo, frame, number, open_world, read_head, saying
@@ -116,14 +122,53 @@ async def test_reset_of_a_tunnel_reaches_the_origin(autojump_clock: MockClock) -
         assert len(await world.records(1)) == 1
 
 
-async def test_origin_that_breaks_a_tunnel_ends_the_stream(autojump_clock: MockClock) -> None:
+async def switch(stream: trio.abc.HalfCloseableStream) -> None:
+    """Agree to a tunnel, and read one thing from it."""
+    head, _ = await read_head(stream)
+    await stream.send_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\n")
+    assert await stream.receive_some() == b"x"
+
+
+async def raises(stream: trio.abc.HalfCloseableStream) -> None:
+    await switch(stream)
+    raise ValueError("the origin fails")
+
+
+async def aborts(stream: trio.abc.HalfCloseableStream) -> None:
+    await switch(stream)
+    assert isinstance(stream, VirtualConnection)
+    stream.abort("enough")
+
+
+async def say_and_abort(stream: trio.abc.HalfCloseableStream, words: bytes) -> None:
+    await stream.send_all(words)
+    assert isinstance(stream, VirtualConnection)
+    while stream.statistics().sending.unread:  # until the tunnel has them
+        await trio.lowlevel.checkpoint()
+    stream.abort("enough")
+
+
+@pytest.mark.parametrize("serve", [raises, aborts])
+async def test_origin_that_breaks_a_tunnel_resets_the_stream(autojump_clock: MockClock, serve: raw.Serve) -> None:
+    """RFC 8441 §5: what a RST is to TCP is RST_STREAM with CANCEL."""
+    async with open_world(serve) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        await client.until(raw.HEADERS, 1)
+        await client.send(client.data(1, b"x"))
+        answer = await client.answer(1)
+        assert (answer.ended, answer.reset) == (False, CANCEL)
+        (record,) = await world.records(1)
+        assert (record.status, record.ended.by, record.ended.why) == (101, "origin", "origin_truncated")
+        assert trio.current_time() == 0
+
+
+async def test_last_words_of_an_origin_arrive_before_the_reset(autojump_clock: MockClock) -> None:
+    words = bytes(60_000)
+
     async def serve(stream: trio.abc.HalfCloseableStream) -> None:
-        head, _ = await read_head(stream)
-        await stream.send_all(
-            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\n"
-        )
-        await stream.receive_some()
-        raise ValueError("the origin fails")
+        await switch(stream)
+        await say_and_abort(stream, words)
 
     async with open_world(serve) as world:
         client = world.client
@@ -131,7 +176,57 @@ async def test_origin_that_breaks_a_tunnel_ends_the_stream(autojump_clock: MockC
         await client.until(raw.HEADERS, 1)
         await client.send(client.data(1, b"x"))
         answer = await client.answer(1)
-        assert answer.ended or answer.reset == CONNECT_ERROR
+        assert (len(answer.body), answer.ended, answer.reset) == (60_000, False, CANCEL)
+
+
+async def test_client_that_does_not_read_the_last_words_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        await switch(stream)
+        await say_and_abort(stream, b"last words")
+
+    async with open_world(serve, initial_window_size=0, http=HttpConfig(linger_timeout=2)) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        await client.until(raw.HEADERS, 1)
+        await client.send(client.data(1, b"x"))
+        answer = await client.answer(1)
+        assert (answer.body, answer.ended, answer.reset) == (b"", False, CANCEL)
+        assert trio.current_time() == pytest.approx(2)
+
+
+async def test_origin_that_has_ended_and_left_takes_nothing_more(autojump_clock: MockClock) -> None:
+    """Its end is an end; but who still sends is told, and the stream does not stay for ever."""
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        await switch(stream)
+        await stream.send_all(b"bye")
+
+    async with open_world(serve, http=HttpConfig(tunnel_timeout=20)) as world:
+        client = world.client
+        for stream, late in ((1, True), (3, False)):
+            await client.send(client.head(stream, WEBSOCKET, end=False))
+            await client.until(raw.HEADERS, stream)
+            await client.send(client.data(stream, b"x"))
+            answer = await client.answer(stream)
+            assert (answer.body, answer.ended, answer.reset) == (b"bye", True, None)
+            begun = trio.current_time()
+            if late:
+                await client.send(client.data(stream, b"too late"))
+            with trio.fail_after(60):
+                assert (await client.until(RST_STREAM, stream)).number == CANCEL
+            assert trio.current_time() - begun == pytest.approx(0 if late else 20)
+
+
+@pytest.mark.parametrize("limit", ["tunnel_timeout", "transaction_timeout"])
+async def test_tunnel_that_is_cut_does_not_look_whole(autojump_clock: MockClock, limit: str) -> None:
+    async with open_world(echo, http=HttpConfig(**{limit: 20.0})) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        answer = await client.answer(1)
+        assert (answer.ended, answer.reset) == (False, CANCEL)
+        assert trio.current_time() == pytest.approx(20)
+        (record,) = await world.records(1)
+        assert (record.ended.by, record.ended.why) == ("proxy", {"tunnel_timeout": "tunnel_idle"}.get(limit, limit))
 
 
 async def test_refusal_of_an_upgrade_is_an_ordinary_response(autojump_clock: MockClock) -> None:
@@ -159,20 +254,74 @@ async def test_tunnel_has_no_trailers(autojump_clock: MockClock) -> None:
         assert (await client.answer(1)).reset == PROTOCOL_ERROR
 
 
-async def test_plain_connect_reaches_its_target(autojump_clock: MockClock) -> None:
-    async def far_end(stream: trio.SocketStream) -> None:
-        async with stream:
-            while data := await stream.receive_some():
-                await stream.send_all(data.upper())
-
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
+@asynccontextmanager
+async def connected(far_end: Callable[[trio.SocketStream], Awaitable[object]]) -> AsyncIterator[raw.World]:
+    """A stream, 1, that is connected to what `far_end` serves over TCP."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
     async with open_world(http=PERMITTED) as world:
-        world.nursery.start_soon(trio.serve_listeners, far_end, listeners)
+        world.nursery.start_soon(trio.serve_listeners, far_end, [listener])
         world.origin.answers = False
         client = world.client
         await client.send(client.head(1, [(":method", "CONNECT"), (":authority", f"127.0.0.1:{port}")], end=False))
         await client.until(raw.HEADERS, 1)
         assert client.answers[1].status == "200"
+        yield world
+
+
+async def test_plain_connect_reaches_its_target() -> None:
+    async def far_end(stream: trio.SocketStream) -> None:
+        async with stream:
+            while data := await stream.receive_some():
+                await stream.send_all(data.upper())
+
+    async with connected(far_end) as world:
+        client = world.client
         await client.send(client.data(1, b"hello", end=True))
         assert (await client.answer(1)).body == b"HELLO"
+
+
+async def test_target_that_resets_its_connection_is_a_connect_error() -> None:
+    """RFC 9113 §8.5."""
+
+    async def far_end(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with connected(far_end) as world:
+        client = world.client
+        await client.send(client.data(1, b"hello"))
+        answer = await client.answer(1)
+        assert (answer.ended, answer.reset) == (False, CONNECT_ERROR)
+        (record,) = await world.records(1)
+        assert (record.status, record.ended.by, record.ended.why) == (200, "origin", "origin_truncated")
+
+
+@pytest.mark.parametrize("way", ["stream", "connection"])
+async def test_reset_by_the_client_is_one_for_the_target(way: str) -> None:
+    """RFC 9113 §8.5: an error of the stream, or of the connection, becomes a RST of TCP."""
+    ends: list[object] = []
+    done = trio.Event()
+
+    async def far_end(stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                while data := await stream.receive_some():
+                    ends.append(data)
+                ends.append("end")
+            except trio.BrokenResourceError as exc:
+                ends.append(type(exc.__cause__))
+            done.set()
+
+    async with connected(far_end) as world:
+        client = world.client
+        if way == "stream":
+            await client.send(frame(RST_STREAM, 0, 1, number(CANCEL)))
+        else:
+            await client.stream.aclose()
+        with trio.fail_after(10):
+            await done.wait()
+        assert ends == [ConnectionResetError]
+        (record,) = await world.records(1)
+        assert (record.ended.by, record.ended.why) == ("client", "client_gone")

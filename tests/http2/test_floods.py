@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_tsconnect import HttpConfig
+from trio_tsconnect import HttpConfig, Plugin, Transaction
 from trio_tsconnect.http2 import Http2Limits, RateLimit
 from trio_tsconnect.http2._errors import ConnectionFault
 from trio_tsconnect.http2._limits import Meter
@@ -29,6 +29,7 @@ from ._raw import (
     PING,
     POST,
     PRIORITY,
+    REFUSED_STREAM,
     RST_STREAM,
     WINDOW_UPDATE,
     RawClient,
@@ -236,6 +237,79 @@ async def test_cause_of_the_end_is_in_the_log_of_what_was_under_way(autojump_clo
         await send_all_of(world.client, ping_flood(world.client))
         (record,) = await world.records(1)
         assert (record.ended.by, record.ended.why) == ("client", "enhance_your_calm")
+
+
+class SlowToClose(Plugin):
+    """Holds on to each transaction when it has ended, for as long as it is let."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.go = trio.Event()
+
+    async def transaction_close(self, txn: Transaction) -> None:
+        self.held += 1
+        await self.go.wait()
+        self.held -= 1
+
+
+def reset_at_once(client: RawClient, stream: int) -> list[bytes]:
+    return [client.head(stream, GET) + frame(RST_STREAM, 0, stream, number(CANCEL))]
+
+
+def reset_later(client: RawClient, stream: int) -> list[bytes]:
+    return [client.head(stream, GET), frame(RST_STREAM, 0, stream, number(CANCEL))]
+
+
+def reset_by_us(client: RawClient, stream: int) -> list[bytes]:
+    return [client.head(stream, GET), frame(WINDOW_UPDATE, 0, stream, number(0))]
+
+
+def rejected(client: RawClient, stream: int) -> list[bytes]:
+    return [client.head(stream, [*GET, ("connection", "close")])]
+
+
+@pytest.mark.parametrize("ask", [reset_at_once, reset_later, reset_by_us, rejected])
+async def test_streams_that_were_reset_count_until_their_transactions_have_ended(
+    autojump_clock: MockClock, ask: Callable[[RawClient, int], list[bytes]]
+) -> None:
+    """CVE-2023-44487: a stream that is reset is over for the client at once, and for a plugin's closing hook when that has run."""
+    slow = SlowToClose()
+    limits = Http2Limits(max_concurrent_streams=2, max_unwinding=3)
+    async with open_world(silence, limits=limits, http=HttpConfig(close_timeout=1000), plugins=[slow]) as world:
+        client = world.client
+        for stream in range(1, 10, 2):
+            for piece in ask(client, stream):
+                await client.send(piece)
+                await client.settle()
+            assert client.answers.get(stream, raw.Answer()).reset != REFUSED_STREAM
+        assert slow.held == 5
+        assert (await client.get(11)).reset == REFUSED_STREAM
+        assert slow.held == 5
+        slow.go.set()
+        await client.settle()
+        assert slow.held == 0
+        world.origin.serve = None
+        assert (await client.get(13)).status == "200"
+        assert trio.current_time() == 0
+
+
+async def test_as_many_may_unwind_as_may_be_open(autojump_clock: MockClock) -> None:
+    """So a client may give up all that it has asked for, and ask for as much anew, in one breath."""
+    slow = SlowToClose()
+    limits = Http2Limits(max_concurrent_streams=10)
+    async with open_world(silence, limits=limits, http=HttpConfig(close_timeout=1000), plugins=[slow]) as world:
+        client = world.client
+        first, then = range(1, 20, 2), range(21, 40, 2)
+        await client.send(*(client.head(stream, GET) for stream in first))
+        await client.settle()
+        await client.send(
+            *(frame(RST_STREAM, 0, stream, number(CANCEL)) for stream in first), *(client.head(stream, GET) for stream in then)
+        )
+        await client.settle()
+        assert slow.held == 10
+        assert not [stream for stream, answer in client.answers.items() if answer.reset is not None]
+        await client.send(frame(RST_STREAM, 0, 21, number(CANCEL)))
+        assert (await client.get(41)).reset == REFUSED_STREAM
 
 
 async def test_answers_that_are_not_read_are_bounded(autojump_clock: MockClock) -> None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_tsconnect import ConnectRefused, HttpConfig
+from trio_tsconnect.http2 import Http2Limits
 
 from . import _raw as raw
-from ._raw import GET, GOAWAY, NO_ERROR, PING, REFUSED_STREAM, frame, number, open_world, read_head, silence
+from ._raw import (
+    CANCEL,
+    GET,
+    GOAWAY,
+    NO_ERROR,
+    PING,
+    POST,
+    REFUSED_STREAM,
+    RST_STREAM,
+    RawClient,
+    frame,
+    number,
+    open_world,
+    read_head,
+    silence,
+)
 
 HIGHEST = (1 << 31) - 1
 
@@ -127,3 +145,71 @@ async def test_cancelled_server_cancels_its_transactions(autojump_clock: MockClo
             await wait_all_tasks_blocked()
         assert world.proxy.statistics().sessions == 0
         assert len(world.log.records) == 1
+
+
+def whole(client: RawClient) -> bytes:
+    return client.head(1, GET)
+
+
+def with_a_body(client: RawClient) -> bytes:
+    return client.head(1, POST, end=False) + client.data(1, b"x" * 100)
+
+
+def larger_than_its_buffer(client: RawClient) -> bytes:
+    return client.head(1, [*GET, ("x", "y" * 3000)])
+
+
+def tunnel(client: RawClient) -> bytes:
+    return client.head(1, [(":method", "CONNECT"), (":protocol", "x"), *GET[1:]], end=False)
+
+
+def by_reset(client: RawClient) -> bytes:
+    return frame(RST_STREAM, 0, 1, number(CANCEL))
+
+
+def by_fault(client: RawClient) -> bytes:
+    return frame(raw.DATA, 0, 0)
+
+
+@pytest.mark.parametrize("end", [by_reset, by_fault])
+@pytest.mark.parametrize("ask", [whole, with_a_body, larger_than_its_buffer, tunnel])
+async def test_request_that_ends_in_the_moment_in_which_it_came_has_its_record(
+    autojump_clock: MockClock, ask: Callable[[RawClient], bytes], end: Callable[[RawClient], bytes]
+) -> None:
+    async with open_world(silence, limits=Http2Limits(buffer_index=3)) as world:
+        client = world.client
+        await client.send(ask(client) + end(client))
+        (record,) = await world.records(1)
+        assert (record.stream, record.url, record.ended.by, record.ended.why) == (1, "http://site.example/", "client", "client_gone")
+
+
+@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize("ask", [whole, with_a_body, larger_than_its_buffer])
+async def test_request_that_ends_a_moment_later_has_one_record_too(
+    autojump_clock: MockClock, ask: Callable[[RawClient], bytes], steps: int
+) -> None:
+    async with open_world(silence, limits=Http2Limits(buffer_index=3)) as world:
+        client = world.client
+        await client.send(ask(client))
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await client.send(by_reset(client))
+        (record,) = await world.records(1)
+        assert (record.stream, record.ended.by, record.ended.why) == (1, "client", "client_gone")
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("ask", [whole, with_a_body, larger_than_its_buffer, tunnel])
+async def test_proxy_may_end_in_the_moment_in_which_a_request_comes(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, ask: Callable[[RawClient], bytes], steps: int
+) -> None:
+    async with open_world(silence, limits=Http2Limits(buffer_index=3)) as world:
+        client = world.client
+        await client.settle()
+        await client.send(ask(client))
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await world.proxy._end()
+        assert world.proxy.statistics().sessions == 0
+        assert len(world.log.records) <= 1
+    assert not caplog.records

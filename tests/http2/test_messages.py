@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -243,7 +245,7 @@ async def test_rest_of_a_request_that_was_answered_is_dropped(autojump_clock: Mo
         await client.ping()
         await client.send(client.head(1, POST, end=False))
         await client.answer(1)
-        window = 32768
+        window = 32768 + sum(got.number for got in client.frames if got.kind == raw.WINDOW_UPDATE and got.stream == 1)
         for part in range(20):
             while window < 16384:
                 window += (await client.until(raw.WINDOW_UPDATE, 1)).number
@@ -252,6 +254,143 @@ async def test_rest_of_a_request_that_was_answered_is_dropped(autojump_clock: Mo
         await client.ping()
         assert client.answers[1].reset is None
         assert (await client.get(3)).status == "200"
+
+
+@pytest.mark.parametrize(
+    ("body", "trailers", "end"),
+    [(b"12345", None, True), (b"12345", None, False), (b"1234", [("x", "1")], False), (b"1234", [(":path", "/")], True)],
+    ids=["long and ended", "long", "trailers without end", "pseudo-field"],
+)
+async def test_rest_of_a_request_that_was_answered_must_be_well_formed(
+    autojump_clock: MockClock, body: bytes, trailers: raw.Fields | None, end: bool
+) -> None:
+    """RFC 9113 §8.1.1: whichever is first, the response or the fault, the client is told of the fault."""
+    async with open_world() as world:
+        client = world.client
+        await client.send(client.head(1, [*POST, ("content-length", "4")], end=False), client.head(3, POST, end=False))
+        assert (await client.answer(1)).ended
+        assert (await client.answer(3)).ended
+        parts = [client.data(1, body, end=end and trailers is None)]
+        if trailers is not None:
+            parts.append(client.head(1, trailers, end=end))
+        await client.send(*parts)
+        await client.settle()
+        assert client.answers[1].reset == PROTOCOL_ERROR
+        assert client.answers[3].reset is None
+        assert (await client.get(5)).status == "200"
+
+
+async def test_client_that_was_answered_may_end_its_request_early(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        client = world.client
+        await client.send(client.head(1, [*POST, ("content-length", "4")], end=False))
+        assert (await client.answer(1)).ended
+        await client.send(client.data(1, b"1", end=True))
+        await client.settle()
+        assert client.answers[1].reset is None
+
+
+@pytest.mark.parametrize("declared", [100_000, None])
+async def test_window_is_opened_for_the_rest_before_the_response_ends(autojump_clock: MockClock, declared: int | None) -> None:
+    """A client may read nothing more once it has its response, and still send its request to the end."""
+    limits = Http2Limits(connection_window=65535, max_dropped=300_000)
+    async with open_world(limits=limits) as world:
+        client = world.client
+        length = [] if declared is None else [("content-length", str(declared))]
+        await client.send(client.head(1, [*POST, *length], end=False), client.data(1, bytes(1000)))
+        await client.answer(1)
+        opened = {0: 65535, 1: 32768}
+        for got in client.frames:
+            if got.kind == raw.WINDOW_UPDATE:
+                opened[got.stream] += got.number
+        rest = 300_000 if declared is None else declared - 1000
+        for window in opened.values():
+            assert rest <= window - 1000 <= rest + 65535
+        while rest:
+            size = min(rest, 16384)
+            rest -= size
+            await client.send(client.data(1, bytes(size), end=not rest))
+        await client.settle()
+        assert client.answers[1].reset is None
+        # what was opened in advance is not opened once more when it comes
+        assert sum(got.number for got in client.frames if got.kind == raw.WINDOW_UPDATE and got.stream == 0) <= 300_000 + 65535
+        assert (await client.get(3)).status == "200"
+
+
+async def test_window_of_the_connection_is_opened_again_for_what_is_dropped(autojump_clock: MockClock) -> None:
+    async with open_world(limits=Http2Limits(connection_window=65535, max_buffered=0, max_dropped=30_000)) as world:
+        client = world.client
+        sent = 0
+        for stream in range(1, 40, 2):
+            await client.send(client.head(stream, POST, end=False))
+            await client.answer(stream)
+            await client.send(client.data(stream, bytes(15_000)), client.data(stream, bytes(15_000), end=True))
+            await client.settle()
+            sent += 30_000
+            assert client.answers[stream].reset is None
+            opened = sum(got.number for got in client.frames if got.kind == raw.WINDOW_UPDATE and got.stream == 0)
+            assert 65535 + opened - sent >= 30_000
+
+
+@pytest.mark.parametrize("status", [204, 200])
+async def test_window_is_opened_before_a_response_without_content_too(autojump_clock: MockClock, status: int) -> None:
+    async with open_world(saying(b"HTTP/1.1 %d Fine\r\nContent-Length: 0\r\n\r\n" % status)) as world:
+        client = world.client
+        await client.send(client.head(1, POST, end=False))
+        assert (await client.answer(1)).ended
+        assert [got for got in client.frames if got.kind == raw.WINDOW_UPDATE and got.stream == 1]
+
+
+async def test_window_that_is_still_to_shrink_is_opened_for_that_too(autojump_clock: MockClock) -> None:
+    """RFC 9113 §6.9.2: a client that does not know our SETTINGS yet has the larger window, and owes the difference."""
+    async with open_world(greet=False) as world:
+        client = world.client
+        await client.send(raw.PREFACE, raw.settings(), client.head(1, [*POST, ("content-length", "65000")], end=False))
+        await client.answer(1)
+        opened = sum(got.number for got in client.frames if got.kind == raw.WINDOW_UPDATE and got.stream == 1)
+        assert 65535 + opened - (65535 - 32768) >= 65_000
+
+
+async def test_windows_opened_in_advance_have_a_bound(autojump_clock: MockClock) -> None:
+    async with open_world(limits=Http2Limits(connection_window=65535, max_dropped=1_000_000)) as world:
+        client = world.client
+        for stream in range(1, 20, 2):
+            await client.send(client.head(stream, POST, end=False))
+            await client.answer(stream)
+        opened = sum(got.number for got in client.frames if got.kind == raw.WINDOW_UPDATE and got.stream == 0)
+        assert opened == 1_000_000
+
+
+async def test_what_is_dropped_is_not_kept_until_the_response_is_read(autojump_clock: MockClock) -> None:
+    async with open_world(initial_window_size=0) as world:
+        client = world.client
+        await client.send(client.head(1, POST, end=False))
+        await client.settle()
+        tracemalloc.start()
+        try:
+            with trio.fail_after(60):
+                for _ in range(400):
+                    await client.send(client.data(1, bytes(16384)))
+                await client.settle()
+            grown = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert client.answers[1].fields
+        assert not client.answers[1].ended
+        assert grown < 3_000_000
+
+
+async def test_patience_with_those_who_still_send(autojump_clock: MockClock) -> None:
+    async with open_world(http=HttpConfig(linger_timeout=2)) as world:
+        client = world.client
+        await client.send(client.head(1, POST, end=False))
+        await client.answer(1)
+        for _ in range(5):
+            await trio.sleep(1.5)
+            await client.send(client.data(1, b"x"))
+        begun = trio.current_time()
+        assert (await client.until(RST_STREAM, 1)).number == NO_ERROR
+        assert trio.current_time() - begun == pytest.approx(2)
 
 
 async def test_dropping_has_a_bound(autojump_clock: MockClock) -> None:

@@ -22,7 +22,7 @@ def _target(_: object, field: attrs.Attribute[Any], value: object) -> None:
 
 
 def _tag(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and (not isinstance(value, str) or any(c in "\r\n " for c in value)):
+    if value is not None and (not isinstance(value, str) or "\r" in value or "\n" in value or " " in value):
         raise ValueError(f"{field.name} must be text without CR, LF or space, not {value!r}")
 
 

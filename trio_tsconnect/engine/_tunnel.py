@@ -1,7 +1,8 @@
 """A tunnel: after an upgrade (RFC 9110 §7.8) or CONNECT (§9.3.6) bytes go both ways, and mean nothing to us.
 
 The law: each direction ends by itself, and the other goes on; the tunnel ends when both have, when one side breaks, or when nothing has
-moved for too long.
+moved for too long. An end is passed on as an end, and whatever else stops a tunnel as a reset, to both sides: no length and no last chunk would
+tell them that something is missing.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import trio
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.message import Failure
+from trio_tsconnect.stream import close_now, reset
 
 _READ_SIZE = 65536
+_PATIENCE = 1.0
+"""Seconds that one side has to take what the other said before it broke."""
+_LOOK_EVERY = 0.01
 
 
 async def tunnel(
@@ -29,7 +34,12 @@ async def tunnel(
     count_request: Callable[[int], None],
     count_response: Callable[[int], None],
 ) -> None:
-    """Carry bytes until the tunnel ends. `TransactionFailure` when it was idle for too long or the client broke it."""
+    """Carry bytes until the tunnel ends.
+
+    `BrokenResourceError` when the client broke it, `TransactionFailure` when the origin did. Whatever it raises, a cancellation included, both
+    sides are reset then, and the client's is closed.
+    """
+    ended: set[str] = set()
     broken: list[str] = []
 
     async def carry(
@@ -48,6 +58,9 @@ async def tunnel(
                 data = bytes(await source.receive_some(_READ_SIZE))
                 if not data:
                     break
+            if side in broken:  # it takes nothing any more, and this was the rest of what it had said: no end, but a part of its breaking
+                return
+            ended.add(side)
             side = names[1]
             if isinstance(sink, trio.abc.HalfCloseableStream):
                 await sink.send_eof()
@@ -56,16 +69,48 @@ async def tunnel(
             else:  # TLS has no half-close that its peers understand: the end of one direction is the end of both
                 nursery.cancel_scope.cancel()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            broken.append(side)
-            nursery.cancel_scope.cancel()
+            if side == names[0]:
+                broken.append(side)
+                nursery.cancel_scope.cancel()
+            elif side == "client" or side not in ended:  # an origin that has said all it had to say may leave
+                broken.append(side)
 
-    watch.arm(Failure.TUNNEL_IDLE, idle_timeout)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(carry, client, origin, from_client, count_request, ("client", "origin"))
-        await carry(origin, client, from_origin, count_response, ("origin", "client"))
-    watch.disarm()
-    if broken and broken[0] == "client":
-        raise TransactionFailure(Failure.CLIENT_GONE, "The client broke the tunnel.")
+    whole = False
+    try:
+        watch.arm(Failure.TUNNEL_IDLE, idle_timeout)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(carry, client, origin, from_client, count_request, ("client", "origin"))
+            await carry(origin, client, from_origin, count_response, ("origin", "client"))
+        watch.disarm()
+        whole = not broken
+        if broken:
+            await _let_arrive(client if broken[0] == "origin" else origin)
+    finally:
+        if not whole:
+            for each in (origin, client):
+                reset(_transport(each), "the tunnel was cut")
+            await close_now(client)
+    if not whole:
+        if broken[0] == "client":
+            raise trio.BrokenResourceError("the client broke the tunnel")
+        raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin broke the tunnel.")
+
+
+async def _let_arrive(stream: trio.abc.Stream) -> None:
+    """RFC 9110 §9.3.6: what came from a side that is gone is still to be delivered, and a reset would drop it.
+
+    A socket's system sees to that. What lies in a virtual connection is waited for, within bounds.
+    """
+    if (statistics := getattr(stream, "statistics", None)) is not None:
+        with trio.move_on_after(_PATIENCE):
+            while statistics().sending.unread:  # noqa: ASYNC110 - a virtual connection tells nobody when it is empty
+                await trio.sleep(_LOOK_EVERY)
+
+
+def _transport(stream: trio.abc.Stream) -> trio.abc.Stream:
+    """What can be reset: the connection below TLS."""
+    below: trio.abc.Stream = getattr(stream, "transport_stream", stream)
+    return below
 
 
 def _flush(stream: trio.abc.Stream) -> None:

@@ -80,6 +80,31 @@ class Exchange:
         self._buffer = self._buffer + data if self._buffer else data
         return bool(data)
 
+    def take_whole(self) -> tuple[ResponseHead, bytes] | None:
+        """The response and its content, if it has come whole in one piece and is nothing out of the ordinary; otherwise nothing happens.
+
+        Trio's errors as `fill`; none that a later `fill` and `read_head` would not meet as well.
+        """
+        try:
+            data = self.pipe.receive_nowait(_READ_SIZE)
+        except trio.WouldBlock:
+            return None
+        self._buffer = data = self._buffer + data if self._buffer else data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        try:
+            head = ResponseHead(data[:end])
+        except ValueError:
+            return None
+        size = len(data) - end - 4
+        if head.status < 200 or head.chunked or size != (0 if self._has_no_body(head) else head.length):
+            return None
+        return head, data[end + 4 :]
+
+    def _has_no_body(self, head: ResponseHead) -> bool:
+        return self._method == b"HEAD" or head.status in (204, 304) or (head.length == 0 and not head.chunked)
+
     def take_rest(self) -> bytes:
         """What was read and is not of the head: the beginning of what follows it in a tunnel."""
         data, self._buffer = self._buffer, b""
@@ -97,7 +122,7 @@ class Exchange:
         self._buffer = self._buffer[end + 4 :]
         if head.status >= 200:
             self._chunked, self._left = head.chunked, head.length
-            if self._method == b"HEAD" or head.status in (204, 304) or (head.length == 0 and not head.chunked):
+            if self._has_no_body(head):
                 self._complete = True
         return head
 

@@ -6,6 +6,8 @@ nobody reads from closes its own window and no other; what it holds is at most t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trio_tsconnect.http2._limits import Http2Limits
 from trio_tsconnect.http2._protocol import Machine
 
@@ -13,10 +15,11 @@ from trio_tsconnect.http2._protocol import Machine
 class ConnectionWindow:
     """The window that all streams share, and the sum of what they hold."""
 
-    __slots__ = ("_cap", "_machine", "_owed", "_threshold", "held")
+    __slots__ = ("_cap", "_machine", "_opened", "_owed", "_threshold", "held")
 
-    def __init__(self, machine: Machine, limits: Http2Limits) -> None:
+    def __init__(self, machine: Machine, limits: Http2Limits, opened: Callable[[], object] = lambda: None) -> None:
         self._machine = machine
+        self._opened = opened
         self._threshold = limits.connection_window // 2
         self._cap = limits.max_buffered
         self._owed = 0
@@ -38,6 +41,7 @@ class ConnectionWindow:
         if self._owed >= self._threshold and self.held <= self._cap:
             self._machine.h2.increment_flow_control_window(self._owed)
             self._owed = 0
+            self._opened()  # the client is to hear of it, also when no stream has anything to say
 
 
 class StreamWindow:

@@ -35,14 +35,18 @@ class Http2Limits:
 
     max_concurrent_streams: int = attrs.field(default=100, validator=attrs.validators.ge(1))
     """Streams at once (RFC 9113 §5.1.2); one more is refused with REFUSED_STREAM."""
+    max_unwinding: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
+    """Transactions of streams that were reset and that still come to their end (a plugin's hooks, say), that there may be beyond
+    `max_concurrent_streams`; None: as many again. Past them new streams are refused with REFUSED_STREAM (CVE-2023-44487)."""
     buffer_index: int = attrs.field(default=8, validator=[attrs.validators.ge(0), attrs.validators.le(14)])
     """The buffer of each stream's virtual connection, `128 << buffer_index` bytes; a stream's flow-control window is as large."""
     connection_window: int = attrs.field(default=1 << 20, validator=[attrs.validators.ge(65535), attrs.validators.lt(1 << 31)])
     """Bytes of request bodies that may be under way on the whole connection."""
     max_buffered: int = attrs.field(default=1 << 21, validator=attrs.validators.ge(0))
     """Bytes of request bodies that streams have not taken yet; while there are more, the connection's window is not opened again."""
-    max_dropped: int = attrs.field(default=1 << 22, validator=attrs.validators.ge(0))
-    """Bytes of a request body that are taken and dropped once the response is complete, for at most `HttpConfig.linger_timeout`; then NO_ERROR."""
+    max_dropped: int = attrs.field(default=1 << 26, validator=[attrs.validators.ge(0), attrs.validators.lt(1 << 30)])
+    """Bytes of a request body that are taken and dropped once the response is complete; then, or when none have come for
+    `HttpConfig.linger_timeout`, NO_ERROR."""
     max_header_list: int = attrs.field(default=65536, validator=attrs.validators.ge(1024))
     """Bytes of a decoded head as RFC 9113 §6.5.2 counts them, 32 for each field; more may be an HPACK bomb, and ends the connection."""
     max_header_block: int = attrs.field(default=65536, validator=attrs.validators.ge(1024))

@@ -24,6 +24,7 @@ from trio_tsconnect.http2._protocol import (
     PingAckReceived,
     RemoteSettingsChanged,
     RequestReceived,
+    StreamEnded,
     StreamReset,
     TrailersReceived,
     WindowUpdated,
@@ -164,9 +165,9 @@ class Receiver:
 
     @staticmethod
     def _is_wrong_length(stream: Stream, ended: bool) -> bool:
-        """RFC 9113 §8.1.1. A client that has its whole response may stop where it likes."""
+        """RFC 9113 §8.1.1. A client that has its whole response may stop where it likes; too much is a fault at any time."""
         declared, received = stream.head.declared, stream.received
-        return declared is not None and (received > declared or (ended and received != declared)) and not stream.local_ended
+        return declared is not None and (received > declared or (ended and received != declared and not stream.local_ended))
 
     def _data_of_no_stream(self, number: int, frame: bytes) -> None:
         """h2 knows whether the stream is idle or closed; it opens the connection's window again by itself (RFC 9113 §5.1, §6.9)."""
@@ -216,15 +217,20 @@ class Receiver:
             # RFC 9113 §8.1: trailers end the stream. h2 would end the connection: it is to see them do it.
             unending = True
             frames = frames[:4] + bytes((flags | f.END_STREAM,)) + frames[5:]
-        for event in self._machine.receive(frames):
+        events = self._machine.receive(frames)
+        # A head that is in order makes h2 say nothing. The writer is not to be woken for it: it would be awake before the responses are there.
+        said = not events
+        for event in events:
             if isinstance(event, RequestReceived):
                 self._connection.open_stream(number, self._machine.fields, ended=bool(flags & f.END_STREAM), refuse=self._depends_on_itself)
             elif isinstance(event, TrailersReceived):
                 assert stream is not None
                 self._trailers(stream.id, unending)
-            else:
+            elif not isinstance(event, StreamEnded):  # which `flags` has told already
                 self._happened(event)
-        self._connection.writer.ring()
+                said = True
+        if said:
+            self._connection.writer.ring()
 
     def _trailers(self, number: int, unending: bool) -> None:
         stream = self._connection.streams[number]
@@ -318,8 +324,9 @@ class Receiver:
         self.count_reset()
         if (stream := self._connection.streams.get(number)) is not None:
             self._connection.fail(stream, fault)
-        elif number > self._machine.h2.highest_inbound_stream_id:
-            raise ConnectionFault(fault.code, fault.detail)  # an idle stream cannot be reset (RFC 9113 §6.4)
+        elif number > self._machine.h2.highest_inbound_stream_id or fault.code == ErrorCode.FRAME_SIZE_ERROR:
+            # neither an idle stream can be reset nor one that is over (RFC 9113 §5.1, §6.4); the end of the connection is open to us (§5.4.1)
+            raise ConnectionFault(fault.code, fault.detail)
 
     def _priority_update(self, flags: int, number: int, frame: bytes) -> None:
         """RFC 9218 §7.1."""

@@ -6,19 +6,21 @@ goes to the client it puts into its outbox, from which the connection writes whe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from trio_tsconnect import VirtualConnection
+from trio_tsconnect.http2._beside import run_beside
 from trio_tsconnect.http2._errors import ErrorCode
 from trio_tsconnect.http2._exchange import BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, send_quietly
 from trio_tsconnect.http2._fields import RequestHead, websocket_accepted
 from trio_tsconnect.http2._flow import StreamWindow
 from trio_tsconnect.http2._hpack import Pair
+from trio_tsconnect.http2._outbox import Outbox
 from trio_tsconnect.http2._priority import Priority, parse_priority
 
 if TYPE_CHECKING:
@@ -29,34 +31,19 @@ logger = logging.getLogger("trio_tsconnect.http2")
 _READ_SIZE = 65536
 
 
-class Outbox:
-    """What a stream has to say and has not said: heads, then data, then the end."""
-
-    __slots__ = ("data", "ending", "heads", "trailers")
-
-    def __init__(self) -> None:
-        self.heads: list[tuple[list[Pair], bool]] = []
-        """Heads, interim ones first; and whether the stream ends with it."""
-        self.data = bytearray()
-        self.ending = False
-        """Whether nothing comes after the data but the trailers."""
-        self.trailers: list[Pair] | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.heads or self.data or self.ending)
-
-
 class Stream:
-    """One stream. Its task ends with the session at the other end of its virtual connection."""
+    """One stream. It has a task of its own only while there is something to wait for: a request, or a response, that comes in parts."""
 
     __slots__ = (
         "_connection",
         "_dropped",
+        "_exchange",
         "_held",
         "_inbox",
+        "_left",
         "_news",
         "_room",
-        "_unread",
+        "_room_at",
         "began",
         "closed",
         "head",
@@ -112,16 +99,22 @@ class Stream:
         self._inbox: deque[tuple[bytes, int]] = deque()
         self._held = 0
         self._dropped = False
+        self._left = False
+        self._room_at = connection.window_size // 2
         self._news: trio.Event | None = None
         self._room: trio.Event | None = None
+        self._exchange: Exchange | None = None
 
     # ------------------------------------------------------------------------------------------------ what the connection tells it
 
     def take(self, data: bytes, size: int) -> None:
         """Content came; `size` counts its padding too."""
         self.received += len(data)
-        self._held += len(data)
-        self._inbox.append((data, size))
+        if self._dropped:
+            self._connection.window.released(len(data))
+        else:
+            self._held += len(data)
+            self._inbox.append((data, size))
         self.wake()
 
     def wake(self) -> None:
@@ -138,7 +131,7 @@ class Stream:
 
     @property
     def _has_room(self) -> bool:
-        return len(self.outbox.data) <= self._connection.window_size // 2
+        return len(self.outbox.data) <= self._room_at
 
     def close(self, reason: str | None) -> int:
         """It is over in HTTP/2. With a reason the transaction is broken off, else it may come to its end. How many bytes it still held."""
@@ -150,25 +143,70 @@ class Stream:
             held, self._held = self._held, 0
             self._inbox.clear()
         if reason is not None:
-            self.pipe.abort(reason)
+            self._break_off(reason)
             self.outbox.data.clear()
         self.wake()
         if self._room is not None:
             self._room.set()
         return held
 
-    # ------------------------------------------------------------------------------------------------------------------- its task
+    def _break_off(self, reason: str) -> None:
+        """End the transaction. One that the engine has not seen yet gets to see who leaves: so it too has its record."""
+        sending = self.pipe.statistics().sending
+        if sending.unread != sending.total:
+            self.pipe.abort(reason)
+            return
+        if not sending.total:
+            # (busy: the stream's own task is being cancelled as it writes)
+            with contextlib.suppress(trio.WouldBlock, trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
+                self.pipe.send_nowait(self.head.head[: self._connection.window_size])
+        self.pipe.close()
+
+    # ------------------------------------------------------------------------------------------------------------ its task, if any
+
+    def begin(self) -> bool:
+        """Begin; whether a task has to `run` from the start. If not, the connection is told when to look for the response (`answer_now`)."""
+        head = self.head
+        if not self.remote_ended or head.tunnel or len(head.head) > self._connection.window_size:
+            return True
+        self.pipe.send_nowait(head.head)
+        self.sent_whole = True
+        self.pipe.watch_input(self._answered)
+        return False
+
+    def _answered(self) -> None:
+        self._connection.writer.look_at(self)
+
+    def answer_now(self) -> bool:
+        """Relay a response that has come whole; False when a task has to `run`, to wait for the rest of it or to find out what is wrong."""
+        self._exchange = Exchange(self.pipe, self.head.method)
+        try:
+            whole = self._exchange.take_whole()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        if whole is None:
+            return False
+        head, content = whole
+        if head.priority is not None:
+            self.priority = parse_priority(head.priority, self.priority)  # RFC 9218 §8
+        self._put_head(head.fields, last=not content)
+        if content:
+            self.outbox.data += content
+            self._put_end()
+        return True
 
     async def run(self) -> None:
         """Ask the engine, and relay what it answers. Never raises but for a cancellation."""
         complete = False
         try:
-            await self._exchange()
+            await self._ask()
             complete = True
         except (trio.BrokenResourceError, trio.ClosedResourceError, BrokenOff):
             # the response cannot be completed, or will not begin: the client must be able to tell (RFC 9113 §8.1)
-            code = ErrorCode.CONNECT_ERROR if self.head.tunnel and self.began else ErrorCode.INTERNAL_ERROR
-            self._connection.reset(self, code, "broken_off")
+            if self.head.tunnel and self.began:
+                await self._cut_tunnel()
+            else:
+                self._connection.reset(self, ErrorCode.INTERNAL_ERROR, "broken_off")
         except Exception:
             logger.exception("stream %d failed inside the front end", self.id)
             self._connection.reset(self, ErrorCode.INTERNAL_ERROR, "front_end_failed")
@@ -177,8 +215,8 @@ class Stream:
             if not complete:
                 self.pipe.abort("front_end_closed")
 
-    async def _exchange(self) -> None:
-        head, exchange = self.head, Exchange(self.pipe, self.head.method)
+    async def _ask(self) -> None:
+        head, exchange = self.head, self._exchange or Exchange(self.pipe, self.head.method)
         if self.sent_whole:
             await self._relay(exchange)
         elif head.tunnel:
@@ -191,7 +229,7 @@ class Stream:
             self._took(content, flow)
             await self._relay(exchange)
         else:
-            await _beside(self._pump, self._relay(exchange))
+            await run_beside(self._pump, self._relay(exchange))
             await self.pipe.send_eof()
             await self._linger()
 
@@ -214,7 +252,7 @@ class Stream:
         return begin + data if begin else data, len(content), flow
 
     def _took(self, content: int, flow: int) -> None:
-        if flow and not self._dropped:
+        if (flow or content) and not self._dropped:
             self._held -= content
             self._connection.took(self, content, flow)
 
@@ -242,19 +280,37 @@ class Stream:
         A RST_STREAM that comes together with the response makes some clients lose the response, and one in the middle of an upload makes some
         wait for ever (curl before 8.0 does both), so there is patience with those who send.
         """
+        _, content, _ = self._take_inbox()
+        begin = self.received - content
+        self._took(content, 0)
+        self._dropped = True
+        await self._until_ended()
+        most, patience = self._connection.limits.max_dropped, self._connection.config.linger_timeout
+        with trio.move_on_after(patience) as scope:
+            while self.received - begin <= most and not self.remote_ended and not self.closed:
+                seen = self.received
+                await self._wait_for_news()
+                if self.received > seen:
+                    scope.deadline = trio.current_time() + patience
+        self._connection.reset(self, ErrorCode.NO_ERROR, "front_end_closed")
+
+    def _let_finish(self) -> None:
+        """The end of the response overtakes that of the request: open the window for all that may still be dropped, and before the end.
+
+        A client may read nothing more once it has its response, and still want to send its request to the end (curl before 8.0): it would
+        never learn of a window that is opened later.
+        """
+        if not self.remote_ended and not self.closed and not self.head.tunnel:
+            left = self._connection.limits.max_dropped
+            if self.head.declared is not None:
+                left = min(left, self.head.declared - self.received)
+            self._connection.open_wide(self, left)
+
+    async def _until_ended(self) -> None:
+        """Wait until END_STREAM is written, or the stream is over."""
         while not self.local_ended and not self.closed:
             self._room = trio.Event()
             await self._room.wait()
-        left = self._connection.limits.max_dropped
-        with trio.move_on_after(self._connection.config.linger_timeout):
-            while True:
-                _, content, flow = self._take_inbox()
-                left -= content
-                self._took(content, flow)
-                if left < 0 or self.remote_ended or self.closed:
-                    break
-                await self._wait_for_news()
-        self._connection.reset(self, ErrorCode.NO_ERROR, "front_end_closed")
 
     async def _wait_for_news(self) -> None:
         if not self._inbox and not self.remote_ended and not self.closed:
@@ -298,10 +354,13 @@ class Stream:
 
     def _put_head(self, fields: list[Pair], *, last: bool) -> None:
         self.began = True
+        if last:
+            self._let_finish()
         self.outbox.heads.append((fields, last))
         self._connection.ready(self)
 
     def _put_end(self, trailers: list[Pair] | None = None) -> None:
+        self._let_finish()
         self.outbox.ending = True
         self.outbox.trailers = trailers
         self._connection.ready(self)
@@ -332,7 +391,25 @@ class Stream:
         status = b"200" if switched else b"%d" % head.status
         fields = [(b":status", status), *[field for field in head.fields[1:] if field[0] != b"sec-websocket-accept"]]
         self._put_head(fields, last=False)
-        await _beside(self._carry_up, self._carry_down(exchange.take_rest()), until_both=True)
+        self.pipe.watch_peer(self._engine_has_left)
+        await run_beside(self._carry_up, self._carry_down(exchange.take_rest()), until_both=True)
+        if not self.remote_ended:  # the origin has said all it had to say, and then has gone: it takes nothing more
+            await self._until_ended()
+            await self._cut_tunnel()
+
+    def _engine_has_left(self, reason: str) -> None:
+        self._left = True
+        self.wake()
+
+    async def _cut_tunnel(self) -> None:
+        """Reset the stream, as the connection behind it was; but what came before that is still the client's (RFC 9110 §9.3.6)."""
+        self._room_at = 0
+        with trio.move_on_after(self._connection.config.linger_timeout):
+            while self.outbox.data and not self.closed:
+                self._room = trio.Event()
+                await self._room.wait()
+        # RFC 9113 §8.5 for CONNECT, RFC 8441 §5 for the extended one
+        self._connection.reset(self, ErrorCode.CONNECT_ERROR if self.head.method == b"CONNECT" else ErrorCode.CANCEL, "broken_off")
 
     async def _carry_up(self) -> None:
         try:
@@ -345,6 +422,8 @@ class Stream:
                         self._took(len(data), size)
                 if self.remote_ended:
                     await self.pipe.send_eof()
+                    return
+                if self._left:
                     return
                 await self._wait_for_news()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -360,18 +439,3 @@ class Stream:
             if not data:
                 break
         self._put_end()
-
-
-async def _beside(helper: Callable[[], Awaitable[None]], main: Awaitable[None], *, until_both: bool = False) -> None:
-    """Run a helper, which never raises, for as long as `main` takes; what `main` raises comes out as it is, in no group."""
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(helper)
-        try:
-            await main
-        except (trio.BrokenResourceError, trio.ClosedResourceError, BrokenOff) as exc:
-            failure = exc
-        if failure is not None or not until_both:
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -26,12 +26,22 @@ _HEAD_COST = 128
 class Writer:
     """The sending half of a connection."""
 
-    def __init__(self, machine: Machine, stream: trio.abc.Stream, limits: Http2Limits, ended: Callable[[Stream], object]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        stream: trio.abc.Stream,
+        limits: Http2Limits,
+        *,
+        start: Callable[[Stream], object],
+        ended: Callable[[Stream], object],
+    ) -> None:
         self._h2 = machine.h2
         self._machine = machine
         self._stream = stream
         self._limits = limits
+        self._start = start
         self._ended = ended
+        self._answered: list[Stream] = []
         self._ready: set[Stream] = set()
         self._out = bytearray()
         self._turn = 0
@@ -45,6 +55,11 @@ class Writer:
     def ready(self, stream: Stream) -> None:
         """This stream has something to write."""
         self._ready.add(stream)
+        self._bell.set()
+
+    def look_at(self, stream: Stream) -> None:
+        """The response to this stream has come, or the beginning of it: it is read when there is time to write it."""
+        self._answered.append(stream)
         self._bell.set()
 
     def forget(self, stream: Stream) -> None:
@@ -87,6 +102,11 @@ class Writer:
                 self.since = None
 
     def _gather(self) -> bytes | bytearray:
+        if self._answered:
+            answered, self._answered = self._answered, []
+            for stream in answered:
+                if not stream.closed and not stream.answer_now():
+                    self._start(stream)
         if self._ready:
             self._write_streams(_BATCH)
         if not self._out:

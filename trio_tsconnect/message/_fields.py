@@ -57,6 +57,8 @@ def keep_alive(message_version: str, headers: Headers) -> bool:
     options: list[str] = []
     for field in headers.fields:
         if field[1] == b"connection":
+            if field[2] == b"close":  # by far the most common option
+                return False
             options = headers.tokens(b"connection")
             break
     if "close" in options:

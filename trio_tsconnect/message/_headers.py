@@ -53,6 +53,7 @@ def _name_from_text(name: str) -> tuple[bytes, bytes]:
     return _name_from_bytes(name.encode("latin-1", "replace"))
 
 
+@lru_cache(maxsize=2048)
 def _name_from_bytes(name: bytes) -> tuple[bytes, bytes]:
     if not is_token(name):
         raise ValueError(f"field name {_shown(name)} is not a token (RFC 9110 §5.1)")

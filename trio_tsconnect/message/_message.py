@@ -121,7 +121,7 @@ class Response:
 
     def __attrs_post_init__(self) -> None:
         if not self.reason:
-            self.reason = reason_phrase(self.status)
+            object.__setattr__(self, "reason", reason_phrase(self.status))  # past the check: it is ours
 
     def copy(self) -> Response:
         """An independent copy, fields included."""

@@ -27,13 +27,13 @@ class TLSInfo:
 
 
 def _text(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or any(c in value for c in "\r\n"):
+    if not isinstance(value, str) or "\r" in value or "\n" in value:
         raise ValueError(f"{field.name} must be text on one line, not {value!r}")
 
 
 def _address(_: object, field: attrs.Attribute[Any], value: object) -> None:
     host = value[0] if isinstance(value, tuple) and value else value
-    if not isinstance(host, str) or any(c in host for c in "\r\n"):
+    if not isinstance(host, str) or "\r" in host or "\n" in host:
         raise ValueError(f"{field.name} must be a host, or (host, port), not {value!r}")
 
 

@@ -423,5 +423,4 @@ class HTTP1Client(_HTTP1):
 
 
 def _headers(event: Any) -> Headers:
-    headers = event.headers
-    return Headers.from_parsed([(raw, lower, value) for (raw, value), (lower, _) in zip(headers.raw_items(), headers, strict=True)])
+    return Headers.from_parsed([(raw, raw.lower(), value) for raw, value in event.headers.raw_items()])
