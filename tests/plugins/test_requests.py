@@ -394,7 +394,7 @@ async def test_what_is_being_fetched_is_not_fetched_again(autojump_clock: Clock)
         await kit.ask("GET /")
         await kit.ask("GET /")
         await settle(kit, 3)
-        assert [request.target for request in kit.origins["site.test"].requests] == ["/", "/next", "/"]
+        assert sorted(request.target for request in kit.origins["site.test"].requests) == ["/", "/", "/next"]
         await kit.ask("GET /")
         await kit.origins["site.test"].requests.wait(5)
 
