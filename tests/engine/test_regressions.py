@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.engine import _world
 from tests.engine._world import GET, OK, Serve, Wire, World, how, listening, replying, silent
-from trio_tsconnect import ConfigError, ConnectOptions, Plugin, ProxyConfig, RemapRule, Request, Session, Transaction, open_proxy
+from trio_tsconnect import ConfigError, ConnectOptions, MemoryLog, Plugin, ProxyConfig, RemapRule, Request, Session, Transaction, open_proxy
 from trio_tsconnect.engine import _exchange
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._timer import Timer
@@ -634,3 +634,37 @@ async def test_what_the_body_of_a_fetched_request_raises_ends_the_reading_of_its
         with pytest.raises(ValueError, match="mine") as caught:
             await read(world)
     assert caught.value is error
+
+
+# --------------------------------------------------------------------------------------- clients that go in the tick they come in
+
+
+async def test_a_request_whose_client_goes_as_it_comes_has_a_record_and_costs_no_idle_connection() -> None:
+    async def answering(wire: Wire) -> None:
+        while True:
+            await wire.head()
+            await wire.send(OK)
+
+    async with open_world(answering, http=OPEN_PROXY) as world:
+        wire = world.connect()
+        assert (await wire.ask()).body == b"hello"
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.proxy.pool.statistics().idle == 1
+        late = world.proxy.connect()
+        late.send_nowait(GET)
+        late.close()
+        records = await world.log.wait(2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert how(records[1]) == ("client", "client_gone")
+        assert records[1].url == "http://origin.test/path"
+        assert world.proxy.pool.statistics().idle == 1
+
+
+async def test_a_request_that_comes_in_the_tick_in_which_the_proxy_ends_has_a_record() -> None:
+    log = MemoryLog()
+    async with open_proxy(log=log) as proxy:
+        connection = proxy.connect()
+        connection.send_nowait(GET)
+        (session,) = proxy.sessions
+        session.cancel("proxy", "closed")
+    assert [(record.method, record.url) for record in log.records] == [("GET", "http://origin.test/path")]

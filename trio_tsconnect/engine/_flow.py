@@ -152,6 +152,7 @@ async def _ask_origin(txn: Transaction) -> None:
     pool = txn.proxy.pool
     retryable = retry_safe(txn.request, body=txn.session.http.body)
     fresh = txn.method == "CONNECT"
+    await trio.lowlevel.checkpoint_if_cancelled()  # an idle connection that was taken in vain would be closed
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
         connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn))

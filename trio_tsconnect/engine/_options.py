@@ -72,7 +72,7 @@ class HttpConfig:
     inactivity_timeout: float = field(default=120.0, validator=seconds())
     """Seconds without a byte in the middle of a transaction: a client is closed; an origin gives 504, or a cut response once it has begun."""
     tunnel_timeout: float = field(default=300.0, validator=seconds())
-    """Seconds without a byte in either direction of a tunnel (an upgrade, or CONNECT); past it the tunnel is closed."""
+    """Seconds without a byte in either direction of a tunnel (an upgrade, or CONNECT); past it the tunnel is reset, both ways."""
     header_timeout: float = field(default=10.0, validator=seconds())
     """Seconds from the first byte of a request head to its end; past it the client gets 408 and is closed."""
     keep_alive_timeout: float = field(default=60.0, validator=seconds())

@@ -88,7 +88,7 @@ async def tunnel(
     finally:
         if not whole:
             for each in (origin, client):
-                reset(_transport(each), "the tunnel was cut")
+                reset(each, "the tunnel was cut")
             await close_now(client)
     if not whole:
         if broken[0] == "client":
@@ -105,12 +105,6 @@ async def _let_arrive(stream: trio.abc.Stream) -> None:
         with trio.move_on_after(_PATIENCE):
             while statistics().sending.unread:  # noqa: ASYNC110 - a virtual connection tells nobody when it is empty
                 await trio.sleep(_LOOK_EVERY)
-
-
-def _transport(stream: trio.abc.Stream) -> trio.abc.Stream:
-    """What can be reset: the connection below TLS."""
-    below: trio.abc.Stream = getattr(stream, "transport_stream", stream)
-    return below
 
 
 def _flush(stream: trio.abc.Stream) -> None:

@@ -35,6 +35,7 @@ class Stream:
     """One stream. It has a task of its own only while there is something to wait for: a request, or a response, that comes in parts."""
 
     __slots__ = (
+        "_begin",
         "_connection",
         "_dropped",
         "_exchange",
@@ -104,6 +105,7 @@ class Stream:
         self._news: trio.Event | None = None
         self._room: trio.Event | None = None
         self._exchange: Exchange | None = None
+        self._begin = head.head
 
     # ------------------------------------------------------------------------------------------------ what the connection tells it
 
@@ -166,10 +168,12 @@ class Stream:
 
     def begin(self) -> bool:
         """Begin; whether a task has to `run` from the start. If not, the connection is told when to look for the response (`answer_now`)."""
-        head = self.head
-        if not self.remote_ended or head.tunnel or len(head.head) > self._connection.window_size:
+        if len(self._begin) > self._connection.window_size:
             return True
-        self.pipe.send_nowait(head.head)
+        self.pipe.send_nowait(self._begin)
+        self._begin = b""
+        if not self.remote_ended or self.head.tunnel:
+            return True
         self.sent_whole = True
         self.pipe.watch_input(self._answered)
         return False
@@ -220,11 +224,11 @@ class Stream:
         if self.sent_whole:
             await self._relay(exchange)
         elif head.tunnel:
-            await send_quietly(self.pipe, head.head)
+            await send_quietly(self.pipe, self._begin)
             await self._tunnel_or_refusal(exchange)
         elif self.remote_ended and len(head.head) + self.received < self._connection.window_size // 2:
             # all of it is here, and one write cannot block: this task can do without another
-            data, content, flow = self._take_inbox(head.head)
+            data, content, flow = self._take_inbox(self._begin)
             await send_quietly(self.pipe, data)
             self._took(content, flow)
             await self._relay(exchange)
@@ -258,7 +262,7 @@ class Stream:
 
     async def _pump(self) -> None:
         """Stream the request body into the virtual connection. An engine that does not want it has its reasons: its response tells."""
-        begin = self.head.head
+        begin = self._begin
         try:
             while not self.closed:
                 data, content, flow = self._take_inbox(begin)

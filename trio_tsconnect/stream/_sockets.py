@@ -67,6 +67,8 @@ def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None
 @public("trio_tsconnect.stream")
 def reset(stream: trio.abc.Stream, reason: str) -> None:
     """See to it that closing this stream by force is no orderly end to the peer: it is reset, and bytes on their way may be lost."""
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
     if isinstance(stream, VirtualConnection):
         stream.abort(reason)
     elif (sock := getattr(stream, "socket", None)) is not None:
