@@ -75,7 +75,8 @@ async def run_transaction(txn: Transaction) -> None:
 async def _transact(txn: Transaction) -> None:
     hooks = txn.hooks
     _set_bounds(txn)
-    await fire(txn, hooks.transaction_start)
+    if hooks.transaction_start:
+        await fire(txn, hooks.transaction_start)
     if (failure := txn.session.failure) is not None:
         txn.plugin_log.setdefault(failure.plugin or "-", {})["failed"] = failure.log
         raise failure
@@ -87,7 +88,8 @@ async def _transact(txn: Transaction) -> None:
         return
 
     txn.enter(State.REMAP)
-    await fire(txn, hooks.pre_remap)
+    if hooks.pre_remap:
+        await fire(txn, hooks.pre_remap)
     if txn.answered():
         await send_answer(txn)
         return
@@ -207,6 +209,7 @@ async def _close(txn: Transaction) -> None:
         await drop_origin(txn)
         if txn.state is not State.RELEASE:
             txn.enter(State.RELEASE)
-        txn.proxy.log.write(make_record(txn))
+        if txn.proxy.logs:
+            txn.proxy.log.write(make_record(txn))
         txn.enter(State.CLOSED)
         await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)

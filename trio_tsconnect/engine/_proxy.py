@@ -68,9 +68,12 @@ class FrontEnd:
     end: Callable[[], object]
     """Called when the proxy cancels what is left."""
 
-    def connect(self, options: ConnectOptions) -> VirtualConnection:
-        """As `Proxy.connect`, but not refused while the proxy drains: the front end itself knows which request is its last."""
-        ours, session = self._proxy.open_session(options, None, nursery=None)
+    def connect(self, options: ConnectOptions, *, client: ClientInfo | None = None) -> VirtualConnection:
+        """As `Proxy.connect`, but not refused while the proxy drains: the front end itself knows which request is its last.
+
+        `client` in place of that of the options: so one value of them does for all requests of a connection.
+        """
+        ours, session = self._proxy.open_session(options, None, nursery=None, client=client)
         session.awaited = True
         return ours
 
@@ -85,6 +88,7 @@ class Proxy:
         # what follows is the engine's
         self.hooks = hooks
         self.log = log
+        self.logs: bool = not isinstance(log, _Nowhere)
         self.remap: RemapTable = RemapTable(config.remap)
         self._rule_hooks = rule_hooks
         self.head_limits: HeadLimits = HeadLimits(
@@ -150,27 +154,34 @@ class Proxy:
         return open_child(parent, options, detach=detach)
 
     def open_session(
-        self, options: ConnectOptions, parent: Transaction | None, *, nursery: trio.Nursery | None, detached: bool = False
+        self,
+        options: ConnectOptions,
+        parent: Transaction | None,
+        *,
+        nursery: trio.Nursery | None,
+        detached: bool = False,
+        client: ClientInfo | None = None,
     ) -> tuple[VirtualConnection, Session]:
         """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
+        client, internal = client or options.client, options.is_internal
         if self.closed:
             raise ConnectRefused("closed")
-        if self.config.access and not admits(self.config.access, client=options.client, internal=options.is_internal):
+        if self.config.access and not admits(self.config.access, client=client, internal=internal):
             raise ConnectRefused("denied")
         # a tree of internal requests takes one place: what is below an internal transaction rides on that one's
-        counts = options.is_internal and not (parent is not None and parent.internal)
+        counts = internal and not (parent is not None and parent.internal)
         if counts and self._internal >= self.config.http.max_concurrent_internal:
             raise ConnectRefused("concurrency")
         identity = Identity(
             tag=options.tag,
             id=options.id,
-            internal=options.is_internal,
-            opener_address=_opener_address(options),
+            internal=internal,
+            opener_address=("virtual", 0) if client is None else (client.host, client.port or 0),
             peer_address=options.target or ("virtual", 0),
-            client=options.client,
+            client=client,
         )
         ours, theirs = make_pair(identity, window_of(options.buffer_index), options.buffer_water_mark)
-        session = Session(self, theirs, options.client, options, parent)
+        session = Session(self, theirs, client, options, parent)
         session.detached = detached
         session.counts_as_internal = counts
         self._internal += counts
@@ -316,12 +327,6 @@ async def _turn_away(stream: trio.abc.Stream) -> None:
         await close_gently(stream, 0)
     except Exception:
         logger.exception("a stream that was turned away cannot be closed")
-
-
-def _opener_address(options: ConnectOptions) -> tuple[str, int]:
-    if options.client is None:
-        return ("virtual", 0)
-    return (options.client.host, options.client.port or 0)
 
 
 class _Nowhere(Log):

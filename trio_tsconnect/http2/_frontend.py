@@ -57,6 +57,7 @@ class Connection:
         self.number = proxy.next_id()
         self.client = attrs.evolve(client, protocol="h2", connection=self.number)
         self.limits = limits
+        self._options = ConnectOptions(tag="h2", id=self.number, client=self.client, buffer_index=limits.buffer_index)
         self.window_size = 128 << limits.buffer_index
         self.streams: dict[int, Stream] = {}
         """Those that are open in HTTP/2."""
@@ -252,7 +253,7 @@ class Connection:
             self._reject(number, fault)
             return
         try:
-            pipe = self._front_end.connect(self._options(number))
+            pipe = self._connect(number)
         except ConnectRefused:
             self._refuse(number)
             return
@@ -270,12 +271,12 @@ class Connection:
     def _run(self, stream: Stream) -> None:
         self._nursery.start_soon(stream.run)
 
-    def _options(self, number: int) -> ConnectOptions:
+    def _connect(self, number: int) -> VirtualConnection:
         who = self.client
         client = ClientInfo(  # attrs.evolve, at half its price
             address=who.address, scheme=who.scheme, protocol="h2", alpn=who.alpn, tls=who.tls, connection=self.number, stream=number
         )
-        return ConnectOptions(tag="h2", id=self.number, client=client, buffer_index=self.limits.buffer_index)
+        return self._front_end.connect(self._options, client=client)
 
     def _refuse(self, number: int) -> None:
         self._receiver.count_refusal()
@@ -291,7 +292,7 @@ class Connection:
     async def _record(self, number: int, fault: Rejected) -> None:
         """Have the engine log a request that it is not going to see: as one whose head did not come to its end."""
         try:
-            pipe = self._front_end.connect(self._options(number))
+            pipe = self._connect(number)
         except ConnectRefused:
             return
         self._unwinds(pipe)

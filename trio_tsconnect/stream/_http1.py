@@ -34,7 +34,7 @@ from ..message import (
 )
 from ._chunked import ChunkedReader
 from ._heads import HeadLimits, check_head_bytes, check_head_size, fields_to_bytes, head_end, request_to_bytes, response_to_bytes
-from ._machine import Machines, Parser, load_parser
+from ._machine import HeadParser, Parser, load_parser
 from ._refusals import refused_request, refused_response
 
 READ_SIZE = 65536
@@ -64,7 +64,7 @@ class _HTTP1:
         """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
         self.body: Body = NO_BODY
         """How the body of the message that was read last is framed."""
-        self._machines: Machines = load_parser(parser)
+        self._parser: HeadParser = load_parser(parser)
         self._buffer = bytearray()
         self._scanned = 0
         self._head = b""
@@ -82,9 +82,6 @@ class _HTTP1:
         # what only virtual connections have: their bytes are there, or fit, without a turn of the loop
         self._send_nowait: Callable[[bytes | bytearray], object] | None = getattr(stream, "send_nowait", None)
         self._receive_nowait: Callable[[int], bytes] | None = getattr(stream, "receive_nowait", None)
-
-    def _new_machine(self) -> Any:
-        raise AssertionError("each role has its machine")
 
     # ------------------------------------------------------------------------------------------------------------------ reading
 
@@ -199,12 +196,9 @@ class _HTTP1:
     def _end_chunked(self, section: bytes) -> None:
         check_head_bytes(section, self.limits, self._error)
         if len(section) > 2:
-            machine = self._machines.server()
-            machine.receive_data(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + section)
-            machine.next_event()
             try:
-                event = machine.next_event()
-            except self._machines.error as exc:
+                event = self._parser.trailers(section)
+            except self._parser.error as exc:
                 raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
             trailers = _headers(event)
             check_trailers(trailers, self._error)
@@ -291,9 +285,6 @@ class HTTP1Server(_HTTP1):
     _error = BadRequest
     _reading_requests = True
 
-    def _new_machine(self) -> Any:
-        return self._machines.server()
-
     def skip_empty_lines(self) -> bool:
         """Drop empty lines before a request line (RFC 9112 §2.2), up to a few; whether a request has begun to arrive."""
         buffer = self._buffer
@@ -318,11 +309,9 @@ class HTTP1Server(_HTTP1):
         """
         head = await self._read_head()
         hostless = False
-        machine = self._new_machine()
-        machine.receive_data(head)
         try:
-            event = machine.next_event()
-        except self._machines.error as exc:
+            event = self._parser.request(head)
+        except self._parser.error as exc:
             event, hostless = self._without_host(head), True
             if event is None:
                 raise refused_request(head, exc) from None
@@ -337,13 +326,10 @@ class HTTP1Server(_HTTP1):
         # h11 refuses an HTTP/1.1 request without Host while parsing; plugins are to see it first, and it is answered after pre_remap.
         if b"\nhost:" in head.lower():
             return None
-        machine = self._new_machine()
-        machine.receive_data(head[:-2] + b"host: x\r\n\r\n")
         try:
-            event = machine.next_event()
-        except self._machines.error:
+            return self._parser.request(head[:-2] + b"host: x\r\n\r\n")
+        except self._parser.error:
             return None
-        return event
 
     def seen_request_line(self) -> tuple[str | None, str | None, str]:
         """For the log: method, target and version of a head that was not acceptable or not complete, as far as they can be told."""
@@ -370,9 +356,6 @@ class HTTP1Client(_HTTP1):
     _method = "GET"
     _offers_upgrade = False
 
-    def _new_machine(self) -> Any:
-        return self._machines.client()
-
     def queue_request(self, request: Request, body: Body, *, target: str | None = None) -> None:
         """Add a request head, framed as `body` says. `target`: what stands on the request line, if not the request's own."""
         self._put(request_to_bytes(request, target or request.target))
@@ -387,13 +370,9 @@ class HTTP1Client(_HTTP1):
         `BadResponse` for one that is not acceptable; `IncompleteMessage` when the input ends first.
         """
         head = await self._read_head()
-        machine = self._new_machine()
-        if head[9:10] == b"1":  # h11 takes an interim response only where it knows of a request
-            machine.send(self._machines.any_request)
-        machine.receive_data(head)
         try:
-            event = machine.next_event()
-        except self._machines.error as exc:
+            event = self._parser.response(head)
+        except self._parser.error as exc:
             raise refused_response(head, exc, self._method) from None
         response = Response(event.status_code, _headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
         check_response(response, self._method)
