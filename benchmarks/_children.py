@@ -22,7 +22,8 @@ import attrs
 import trio
 
 from benchmarks._exchange import ANSWER_FIELDS, BODY, Respond, serve_origin
-from trio_tsconnect import JsonLinesLog, ProxyConfig, RemapRule, open_proxy
+from trio_tsconnect import HttpConfig, JsonLinesLog, ProxyConfig, RemapRule, open_proxy
+from trio_tsconnect.stream import Parser
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 15.0
@@ -163,10 +164,10 @@ async def serve_proxy(origin_port: int, *, log: bool) -> None:
             await _announce(proxy.serve_stream)
 
 
-async def serve_h2() -> None:
+async def serve_h2(parser: Parser = "h11") -> None:
     """Our HTTP/2 front end, with a plugin that answers."""
     http2 = import_module("trio_tsconnect.http2")
-    async with open_proxy(plugins=[Respond()]) as proxy:
+    async with open_proxy(ProxyConfig(http=HttpConfig(parser=parser)), plugins=[Respond()]) as proxy:
         await _announce(partial(http2.serve_http2, proxy))
 
 
@@ -198,6 +199,7 @@ def main(name: str, *arguments: str) -> None:
         "proxy": lambda port: serve_proxy(int(port), log=False),
         "proxy-log": lambda port: serve_proxy(int(port), log=True),
         "http2": serve_h2,
+        "http2-fast": lambda: serve_h2("fast"),
         "hypercorn": serve_hypercorn,
     }
     trio.run(servers[name], *arguments)

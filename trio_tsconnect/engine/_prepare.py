@@ -95,7 +95,7 @@ def clean_response(txn: Transaction, response: Response) -> None:
 def add_date(txn: Transaction, response: Response) -> None:
     """RFC 9110 §6.6.1: whoever has a clock adds the Date that is missing."""
     if b"date" not in response.headers:
-        response.headers.add(b"Date", http_date(txn.proxy.wall_time()))
+        response.headers.fields.append((b"Date", b"date", http_date(txn.proxy.wall_time()).encode()))
 
 
 def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
@@ -109,7 +109,7 @@ def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
         txn.wants_keep_alive and framed.framing is not Framing.CLOSE and not txn.session.is_last_request and _body_allows_keep_alive(txn)
     )
     if not txn.keep_alive:
-        headers[b"Connection"] = b"close"
+        headers.put((b"Connection", b"connection", b"close"))
     elif txn.version == "1.0":
         headers[b"Connection"] = b"keep-alive"
     return framed

@@ -40,7 +40,7 @@ INITIAL_WINDOW = 65535
 
 _CODES = h2.settings.SettingCodes
 _GOAWAY_SIZE = 17
-_LOOK_EVERY = 16
+_LOOK_EVERY = 64
 
 
 class _Connection(H2Connection):

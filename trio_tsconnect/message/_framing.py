@@ -157,9 +157,9 @@ def _keep_one_length(headers: Headers) -> None:
 
 def _set_length(headers: Headers, length: int) -> None:
     headers.remove((b"transfer-encoding", b"trailer"))
-    headers[b"Content-Length"] = b"%d" % length
+    headers.put((b"Content-Length", b"content-length", b"%d" % length))
 
 
 def _set_chunked(headers: Headers) -> None:
     headers.remove((b"content-length",))
-    headers[b"Transfer-Encoding"] = b"chunked"
+    headers.put((b"Transfer-Encoding", b"transfer-encoding", b"chunked"))

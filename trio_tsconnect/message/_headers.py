@@ -28,7 +28,7 @@ TCHARS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 # RFC 9110 §5.5: field-vchar = VCHAR / obs-text, with SP and HTAB between. Other controls are merely "invalid" there; nobody needs them.
 VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
-_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+_BLANK = b" \t"
 _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 
 
@@ -78,7 +78,7 @@ def _checked_value(name: bytes, value: Text) -> bytes:
         raw = value
     else:
         raise TypeError(f"the value of field {_shown(name)} is str or bytes, not {type(value).__name__}")
-    if _VALUE.fullmatch(raw) is None:
+    if raw.translate(None, VALUE_BYTES) or (raw and (raw[0] in _BLANK or raw[-1] in _BLANK)):
         raise ValueError(f"the value of field {_shown(name)} {_value_offence(raw)} (RFC 9110 §5.5)")
     return raw
 
@@ -140,12 +140,16 @@ class Headers:
 
     def __setitem__(self, name: Text, value: Text) -> None:
         raw, lower = _checked_name(name)
-        field = (raw, lower, _checked_value(raw, value))
-        fields = self.fields
-        for position, (_, other, _) in enumerate(fields):
-            if other == lower:
+        self.put((raw, lower, _checked_value(raw, value)))
+
+    def put(self, field: Field) -> None:
+        """What `headers[name] = value` does, for a field that is known to be good; nothing is checked."""
+        lower, fields = field[1], self.fields
+        for position, other in enumerate(fields):
+            if other[1] == lower:
                 fields[position] = field
-                fields[position + 1 :] = [each for each in fields[position + 1 :] if each[1] != lower]
+                if len(fields) > position + 1:
+                    fields[position + 1 :] = [each for each in fields[position + 1 :] if each[1] != lower]
                 return
         fields.append(field)
 

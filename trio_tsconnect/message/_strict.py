@@ -12,7 +12,7 @@ from ._errors import BadRequest, BadResponse, MessageError
 from ._framing import forbids_framing
 from ._headers import TCHARS, VALUE_BYTES, Field, Headers
 from ._message import Request, Response
-from ._uri import TargetURI, is_absolute_form, parse_authority
+from ._uri import check_absolute, is_absolute_form, parse_authority
 
 _JUDGED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
@@ -126,7 +126,7 @@ def _check_other_form(method: str, target: str) -> None:
             if parse_authority(target)[1] is None:
                 raise ValueError(f"{target[:80]!r} has no port")
         elif is_absolute_form(target):
-            TargetURI.parse(target)
+            check_absolute(target)
         elif target != "*":
             raise ValueError(f"{target[:80]!r} is neither a path nor an absolute URI")
         elif method != "OPTIONS":

@@ -86,6 +86,28 @@ def _is_host(host: str) -> bool:
         return False
 
 
+def _parts(text: str) -> tuple[str, str, int, str]:
+    match = _ABSOLUTE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:80]!r} is not scheme://host[:port][/path][?query], without a fragment")
+    scheme = match[1].lower()
+    if scheme not in DEFAULT_PORTS:
+        raise ValueError(f"scheme {match[1][:40]!r} is not one of {', '.join(DEFAULT_PORTS)}")
+    host, port = parse_authority(match[2])
+    path = match[3] if match[3].startswith("/") else "/" + match[3]
+    return scheme, host, DEFAULT_PORTS[scheme] if port is None else port, path
+
+
+def check_absolute(text: str) -> None:
+    """`ValueError` for what `TargetURI.parse` would not take."""
+    _check_path(_parts(text)[3])
+
+
+def _check_path(path: str) -> None:
+    if _PATH.fullmatch(path) is None:
+        raise ValueError(f"path {path[:80]!r} is not visible ASCII that begins with '/', or '*'")
+
+
 @public("trio_tsconnect.message")
 @attrs.frozen
 class TargetURI:
@@ -111,21 +133,12 @@ class TargetURI:
             raise ValueError(f"host {self.host[:80]!r} is not a lower-case host name or an address")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port {self.port} is not within 0..65535")
-        if _PATH.fullmatch(self.path) is None:
-            raise ValueError(f"path {self.path[:80]!r} is not visible ASCII that begins with '/', or '*'")
+        _check_path(self.path)
 
     @classmethod
     def parse(cls, text: str) -> TargetURI:
         """Parse `scheme://authority[path][?query]`; `ValueError` says what is wrong."""
-        match = _ABSOLUTE.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text[:80]!r} is not scheme://host[:port][/path][?query], without a fragment")
-        scheme = match[1].lower()
-        if scheme not in DEFAULT_PORTS:
-            raise ValueError(f"scheme {match[1][:40]!r} is not one of {', '.join(DEFAULT_PORTS)}")
-        host, port = parse_authority(match[2])
-        path = match[3] if match[3].startswith("/") else "/" + match[3]
-        return cls(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, path)
+        return cls(*_parts(text))
 
     @property
     def authority(self) -> str:

@@ -92,9 +92,10 @@ async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
 
     A virtual connection needs none of it: its bytes are there already. Closes by force when cancelled.
     """
+    if isinstance(stream, VirtualConnection):
+        stream.close()
+        return
     try:
-        if isinstance(stream, VirtualConnection):
-            return
         with trio.move_on_after(seconds), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             transport: Any = stream
             if isinstance(stream, trio.SSLStream):
