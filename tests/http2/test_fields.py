@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from trio_tsconnect.http2 import _fields
 from trio_tsconnect.http2._errors import StreamFault
-from trio_tsconnect.http2._fields import Rejected, read_request, read_trailers
+from trio_tsconnect.http2._fields import Rejected, RequestHead, read_trailers
+from trio_tsconnect.http2._hpack import Fields
 
 GET = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/a?b"), (b":authority", b"site.example")]
 POST = [(b":method", b"POST"), *GET[1:]]
 CONNECT = [(b":method", b"CONNECT"), (b":authority", b"site.example:443")]
 WEBSOCKET = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]]
+
+
+def read_request(fields: Sequence[tuple[bytes, bytes]], *, ended: bool) -> RequestHead:
+    return _fields.read_request(Fields(fields), ended=ended)
 
 
 def without(name: bytes) -> list[tuple[bytes, bytes]]:
@@ -206,3 +214,16 @@ def test_malformed_trailers_are_refused(fields: list[tuple[bytes, bytes]]) -> No
 def test_trailers_lose_what_cannot_be_one() -> None:
     """RFC 9110 §6.5.1."""
     assert read_trailers([(b"grpc-status", b"0"), (b"content-length", b"5"), (b"host", b"evil")]) == [(b"grpc-status", b"0")]
+
+
+def test_head_that_repeats_is_judged_once() -> None:
+    fields = Fields(GET)
+    head = _fields.read_request(fields, ended=True)
+    assert _fields.read_request(fields, ended=True) is head
+    assert _fields.read_request(fields, ended=False).chunked
+
+
+def test_tunnels_never_share_a_key() -> None:
+    fields = Fields([(b":method", b"CONNECT"), *GET[1:], (b":protocol", b"websocket"), (b"sec-websocket-version", b"13")])
+    keys = {_fields.read_request(fields, ended=False).websocket_key for _ in range(3)}
+    assert len(keys) == 3

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from trio_tsconnect.http2._errors import ErrorCode, StreamFault
-from trio_tsconnect.http2._hpack import Pair
+from trio_tsconnect.http2._hpack import Fields, Pair
 from trio_tsconnect.message import FORBIDDEN_IN_TRAILERS, is_token
 
 # RFC 9113 §8.2.2. TE is judged by its value.
@@ -68,8 +68,21 @@ def _printable(value: bytes) -> str:
     return "".join(chr(c) if 0x21 <= c <= 0x7E else "?" for c in value[:1000])
 
 
-def read_request(fields: Sequence[Pair], *, ended: bool) -> RequestHead:
-    """Judge a request's field section. `ended`: no body follows. `Rejected` when it is malformed (RFC 9113 §8.1.1, §8.2, §8.3)."""
+def read_request(fields: Fields, *, ended: bool) -> RequestHead:
+    """Judge a request's field section. `ended`: no body follows. `Rejected` when it is malformed (RFC 9113 §8.1.1, §8.2, §8.3).
+
+    What was made of it is kept with it, for the next request like it; but not that of a tunnel, which has a key of its own.
+    """
+    head: RequestHead | None = fields.made.get(ended)
+    if head is not None:
+        return head
+    head = _read_request(fields, ended)
+    if not head.tunnel:
+        fields.made[ended] = head
+    return head
+
+
+def _read_request(fields: Fields, ended: bool) -> RequestHead:
     try:
         pseudo, rest = _split(fields)
         _check_values(fields)

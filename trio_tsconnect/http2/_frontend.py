@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 
 import attrs
 import trio
@@ -19,7 +18,7 @@ from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault
 from trio_tsconnect.http2._fields import Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
 from trio_tsconnect.http2._frames import goaway, rst_stream
-from trio_tsconnect.http2._hpack import Pair
+from trio_tsconnect.http2._hpack import Fields
 from trio_tsconnect.http2._limits import Http2Limits
 from trio_tsconnect.http2._priority import DEFAULT, parse_priority
 from trio_tsconnect.http2._protocol import Machine
@@ -235,7 +234,7 @@ class Connection:
 
     # --------------------------------------------------------------------------------------------------------------------- streams
 
-    def open_stream(self, number: int, fields: Sequence[Pair], *, ended: bool, refuse: bool) -> None:
+    def open_stream(self, number: int, fields: Fields, *, ended: bool, refuse: bool) -> None:
         """A request has come: judge it, and give it a virtual connection."""
         priority_update = self._receiver.priorities.pop(number, None) if self._receiver.priorities else None
         if number > self._last_stream:

@@ -8,7 +8,7 @@ bytes, for as long as the table does not change; so the last heads are kept besi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from hpack import Decoder, Encoder
@@ -35,15 +35,26 @@ class _Table(HeaderTable):
         super().add(name, value)
 
 
+class Fields(list[Pair]):
+    """The fields of one head."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, fields: Iterable[Pair]) -> None:
+        super().__init__(fields)
+        self.made: dict[bool, Any] = {}
+        """What was made of them for a request without a body (True) and for one with (False): the next head like it is the same request."""
+
+
 class FieldDecoder(Decoder):
     """Keeps the fields that it decoded; who asked, which is h2, gets a head that there is nothing to say about."""
 
     def __init__(self, max_header_list_size: int) -> None:
         super().__init__(max_header_list_size)
         self.header_table: _Table = _Table()
-        self.fields: Sequence[Pair] = ()
+        self.fields: Fields = Fields(())
         """The fields of the head that was decoded last."""
-        self._kept: dict[bytes, Sequence[Pair]] = {}
+        self._kept: dict[bytes, Fields] = {}
         self._kept_at = 0
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
@@ -54,7 +65,7 @@ class FieldDecoder(Decoder):
         elif (kept := self._kept.get(data)) is not None:
             self.fields = kept
             return _STAND_IN
-        self.fields = [(name, value) for name, value in super().decode(data, raw=True)]
+        self.fields = Fields((name, value) for name, value in super().decode(data, raw=True))
         if self._kept_at == table.changes and len(self._kept) < _MOST_KEPT and len(data) < MAX_TABLE:
             self._kept[data] = self.fields
         return _STAND_IN

@@ -8,8 +8,6 @@ So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import h2.config
 import h2.connection
 import h2.events
@@ -18,7 +16,7 @@ import h2.settings
 
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE
-from trio_tsconnect.http2._hpack import FieldDecoder, Pair, SmallEncoder
+from trio_tsconnect.http2._hpack import FieldDecoder, Fields, SmallEncoder
 from trio_tsconnect.http2._limits import Http2Limits
 
 H2Connection = h2.connection.H2Connection
@@ -115,7 +113,7 @@ class Machine:
         return True
 
     @property
-    def fields(self) -> Sequence[Pair]:
+    def fields(self) -> Fields:
         """The fields of the head that was received last."""
         return self._decoder.fields
 
