@@ -136,11 +136,13 @@ class Pipe:
     def send_nowait(self, data: bytes) -> None:
         if self._write_busy:
             raise trio.BusyResourceError("another task is using this connection for sending")
-        self._check_writable()
-        if len(data) > self.window - self._unread:
+        if self._eof or self._reader_closed or self._abort_reason is not None:
+            self._check_writable()
+        size = len(data)
+        if size > self.window - self._unread:
             raise trio.WouldBlock
-        if data:
-            self._put(bytes(data), len(data))
+        if size:
+            self._put(data if type(data) is bytes else bytes(data), size)
 
     async def _send_in_pieces(self, rest: memoryview) -> None:
         """A write larger than the room: split at the window's edge, and nowhere else."""
@@ -199,7 +201,7 @@ class Pipe:
         self._unread += size
         self._total += size
         held = self._held
-        if not held and self._ripe and not (self._queued and size < MERGE_BELOW):
+        if self._ripe and not held and not (self._queued and size < MERGE_BELOW):
             self._queue(data)
             return
         held += data
