@@ -203,13 +203,17 @@ async def drop_origin(txn: Transaction) -> None:
 
 async def _close(txn: Transaction) -> None:
     """Stage 8: nothing is held any more, the record is written, the last hook runs."""
+    txn.children_refused = True
     try:
-        await end_children(txn)
+        if txn.children:
+            await end_children(txn)
     finally:
-        await drop_origin(txn)
+        if txn.origin is not None:
+            await drop_origin(txn)
         if txn.state is not State.RELEASE:
             txn.enter(State.RELEASE)
         if txn.proxy.logs:
             txn.proxy.log.write(make_record(txn))
         txn.enter(State.CLOSED)
-        await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)
+        if txn.hooks.transaction_close:
+            await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)

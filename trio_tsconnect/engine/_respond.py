@@ -34,7 +34,8 @@ _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 async def send_answer(txn: Transaction, *, by: str = "plugin") -> None:
     """Send what a plugin, or the proxy itself, has answered (`txn.response`, `txn.answer`)."""
     txn.enter(State.SEND_RESPONSE)
-    await fire(txn, txn.hooks.send_response)
+    if txn.hooks.send_response:
+        await fire(txn, txn.hooks.send_response)
     await _send(txn, txn.response, txn.answer or b"")
     txn.end(by, "responded")
 

@@ -214,7 +214,7 @@ class Session:
         except Exception:
             logger.exception("the stream of session %d cannot be closed", self.number)
         finally:
-            if self._started:
+            if self._started and self.proxy.hooks.session_close:
                 await self.proxy.fire_closing(self, self.proxy.hooks.session_close)
 
     def __repr__(self) -> str:
