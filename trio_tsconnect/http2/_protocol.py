@@ -41,6 +41,17 @@ _GOAWAY_SIZE = 17
 _LOOK_EVERY = 64
 
 
+class _Configuration(h2.config.H2Configuration):
+    """Has as attributes what h2's checks on each assignment, and so looks up at each use: a few times for each frame."""
+
+    client_side = False
+    validate_inbound_headers = False
+    normalize_inbound_headers = False
+    validate_outbound_headers = False
+    normalize_outbound_headers = False
+    split_outbound_cookies = False
+
+
 class _Connection(H2Connection):
     MAX_CLOSED_STREAMS = 1000  # remembered so that a late frame is a fault of its stream only; h2 would remember 65536
 
@@ -61,7 +72,7 @@ class Machine:
 
     def __init__(self, limits: Http2Limits) -> None:
         self.h2 = h2_connection = _Connection(
-            h2.config.H2Configuration(
+            _Configuration(
                 client_side=False,
                 header_encoding=False,
                 validate_inbound_headers=False,
