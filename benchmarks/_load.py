@@ -29,15 +29,14 @@ Load = Callable[[int, int], Awaitable[None]]
 
 
 async def _h2load(n: int, port: int, *more: str) -> None:
-    fields = [part for field in FIELDS for part in ("-H", field)]
-    command = ["h2load", "-n", str(n), "-c", str(CONNECTIONS), *more, *fields, f"http://127.0.0.1:{port}{PATH}"]
+    command = ["h2load", "-n", str(n), "-c", str(CONNECTIONS), *more, f"http://127.0.0.1:{port}{PATH}"]
     done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
     if re.search(rf"{n} total, .* {n} succeeded, 0 failed, 0 errored".encode(), done.stdout) is None:
         raise RuntimeError(f"h2load was not answered as it should be:\n{done.stdout.decode(errors='replace')}")
 
 
 async def _load_h1(n: int, port: int) -> None:
-    await _h2load(n, port, "--h1")
+    await _h2load(n, port, "--h1", *(part for field in FIELDS for part in ("-H", field)))
 
 
 async def _load_h2(n: int, port: int) -> None:

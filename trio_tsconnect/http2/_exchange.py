@@ -7,6 +7,8 @@ What does not have the form that the engine writes is a fault of ours, and ends 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import trio
 
 from trio_tsconnect import VirtualConnection
@@ -36,8 +38,8 @@ class ResponseHead:
         """The value of its Sec-WebSocket-Accept field."""
         fields = [(b":status", line[9:12])]
         for each in lines:
-            name, _, value = each.partition(b":")
-            name, value = name.lower(), value.strip(b" ")
+            field = _known_field(each) if len(each) < _LONG else _field(each)
+            name, value = field
             if name in _NOTED:
                 if name == b"content-length":
                     self.length = int(value)
@@ -47,9 +49,17 @@ class ResponseHead:
                     self.priority = value
                 elif name == b"sec-websocket-accept":
                     self.proof = value
-            fields.append((name, value))
+            fields.append(field)
         self.fields = response_fields(fields)
 
+
+def _field(line: bytes) -> Pair:
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" ")
+
+
+_known_field = lru_cache(maxsize=512)(_field)  # most lines of a response are those of the last one
+_LONG = 256
 
 _NOTED = frozenset({b"content-length", b"transfer-encoding", b"priority", b"sec-websocket-accept"})
 
@@ -59,13 +69,13 @@ class Exchange:
 
     __slots__ = ("_buffer", "_chunked", "_complete", "_in_chunk", "_left", "_method", "pipe", "trailers")
 
-    def __init__(self, pipe: VirtualConnection, method: bytes) -> None:
+    def __init__(self, pipe: VirtualConnection, method: bytes, begun: bytes = b"") -> None:
         self.pipe = pipe
         self._complete = False
         self.trailers: list[Pair] | None = None
         """The trailer fields, once the body was read."""
         self._method = method
-        self._buffer = b""
+        self._buffer = begun
         self._chunked = False
         self._in_chunk = False
         self._left: int | None = None
@@ -79,31 +89,6 @@ class Exchange:
         data = await self.pipe.receive_some(_READ_SIZE)
         self._buffer = self._buffer + data if self._buffer else data
         return bool(data)
-
-    def take_whole(self) -> tuple[ResponseHead, bytes] | None:
-        """The response and its content, if it has come whole in one piece and is nothing out of the ordinary; otherwise nothing happens.
-
-        Trio's errors as `fill`; none that a later `fill` and `read_head` would not meet as well.
-        """
-        try:
-            data = self.pipe.receive_nowait(_READ_SIZE)
-        except trio.WouldBlock:
-            return None
-        self._buffer = data = self._buffer + data if self._buffer else data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            return None
-        try:
-            head = ResponseHead(data[:end])
-        except ValueError:
-            return None
-        size = len(data) - end - 4
-        if head.status < 200 or head.chunked or size != (0 if self._has_no_body(head) else head.length):
-            return None
-        return head, data[end + 4 :]
-
-    def _has_no_body(self, head: ResponseHead) -> bool:
-        return self._method == b"HEAD" or head.status in (204, 304) or (head.length == 0 and not head.chunked)
 
     def take_rest(self) -> bytes:
         """What was read and is not of the head: the beginning of what follows it in a tunnel."""
@@ -122,7 +107,7 @@ class Exchange:
         self._buffer = self._buffer[end + 4 :]
         if head.status >= 200:
             self._chunked, self._left = head.chunked, head.length
-            if self._has_no_body(head):
+            if _has_no_body(self._method, head):
                 self._complete = True
         return head
 
@@ -185,6 +170,25 @@ class Exchange:
             self.trailers = response_fields([(name.lower(), value.strip(b" ")) for name, _, value in pairs])
         self._complete = True
         return True
+
+
+def read_whole(data: bytes, method: bytes) -> tuple[ResponseHead, bytes] | None:
+    """A response to this method and its content, if that is what the bytes are, and it is nothing out of the ordinary."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    try:
+        head = ResponseHead(data[:end])
+    except ValueError:
+        return None
+    size = len(data) - end - 4
+    if head.status < 200 or head.chunked or size != (0 if _has_no_body(method, head) else head.length):
+        return None
+    return head, data[end + 4 :]
+
+
+def _has_no_body(method: bytes, head: ResponseHead) -> bool:
+    return method == b"HEAD" or head.status in (204, 304) or (head.length == 0 and not head.chunked)
 
 
 def frame_chunk(data: bytes) -> bytes:

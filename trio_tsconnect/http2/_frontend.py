@@ -259,7 +259,8 @@ class Connection:
         priority = parse_priority(head.priority) if head.priority else DEFAULT
         if priority_update is not None:
             priority = parse_priority(priority_update)
-        stream = Stream(self, number, head, pipe, StreamWindow(self._machine, self.limits, number), priority, ended)
+        window = None if ended else StreamWindow(self._machine, self.limits, number)
+        stream = Stream(self, number, head, pipe, window, priority, ended)
         self.streams[number] = stream
         if stream.begin():
             self._run(stream)
@@ -320,6 +321,7 @@ class Connection:
         """The virtual connection of a stream has taken content: the client may send more."""
         self.window.released(content)
         if not stream.remote_ended:
+            assert stream.window is not None
             stream.window.taken(size)
         self.writer.ring()
 

@@ -16,7 +16,7 @@ import trio
 from trio_tsconnect import VirtualConnection
 from trio_tsconnect.http2._beside import run_beside
 from trio_tsconnect.http2._errors import ErrorCode
-from trio_tsconnect.http2._exchange import BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, send_quietly
+from trio_tsconnect.http2._exchange import BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, read_whole, send_quietly
 from trio_tsconnect.http2._fields import RequestHead, websocket_accepted
 from trio_tsconnect.http2._flow import StreamWindow
 from trio_tsconnect.http2._hpack import Pair
@@ -68,7 +68,7 @@ class Stream:
         id: int,
         head: RequestHead,
         pipe: VirtualConnection,
-        window: StreamWindow,
+        window: StreamWindow | None,
         priority: Priority,
         ended: bool,
     ) -> None:
@@ -77,6 +77,7 @@ class Stream:
         self.head = head
         self.pipe = pipe
         self.window = window
+        """None for a request that had ended with its head."""
         self.priority = priority
         self.turn = 0
         """When it wrote last, counted over the connection."""
@@ -183,12 +184,12 @@ class Stream:
 
     def answer_now(self) -> bool:
         """Relay a response that has come whole; False when a task has to `run`, to wait for the rest of it or to find out what is wrong."""
-        self._exchange = Exchange(self.pipe, self.head.method)
         try:
-            whole = self._exchange.take_whole()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = self.pipe.receive_nowait(_READ_SIZE)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return False
-        if whole is None:
+        if (whole := read_whole(data, self.head.method)) is None:
+            self._exchange = Exchange(self.pipe, self.head.method, data)
             return False
         head, content = whole
         if head.priority is not None:
