@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .._util import public
+from trio_tsconnect._util import public
 
 
 @public("trio_tsconnect.message")

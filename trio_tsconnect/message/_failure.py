@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias, assert_never
 
 import attrs
 
-from .._util import public
-from ._errors import BadRequest, MessageError
+from trio_tsconnect._util import public
+from trio_tsconnect.message._errors import BadRequest, MessageError
 
 Party: TypeAlias = Literal["client", "origin", "proxy", "plugin"]
 

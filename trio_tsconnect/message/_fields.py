@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
-from .._util import public
-from ._errors import BadRequest
-from ._framing import Body
-from ._headers import Headers, is_token
-from ._message import Request
+from trio_tsconnect._util import public
+from trio_tsconnect.message._errors import BadRequest
+from trio_tsconnect.message._framing import Body
+from trio_tsconnect.message._headers import Headers, is_token
+from trio_tsconnect.message._message import Request
 
 # RFC 9110 §7.6.1: Connection, its options, and these whether listed or not. Trailer is end-to-end: `_framing` drops it when no trailers can follow.
 # Proxy-Authenticate and Proxy-Authorization are not here: they belong to whichever proxy uses them (RFC 9110 §11.7), which need not be us.

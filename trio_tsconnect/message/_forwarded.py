@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import Literal, TypeAlias, assert_never
 
-from .._util import public
-from ._headers import Headers, is_token
+from trio_tsconnect._util import public
+from trio_tsconnect.message._headers import Headers, is_token
 
 ForwardedStyle: TypeAlias = Literal["x-forwarded", "forwarded", "both", "off"]
 

@@ -10,9 +10,9 @@ import enum
 
 import attrs
 
-from .._util import public
-from ._headers import Headers
-from ._message import Request, Response
+from trio_tsconnect._util import public
+from trio_tsconnect.message._headers import Headers
+from trio_tsconnect.message._message import Request, Response
 
 
 @public("trio_tsconnect.message")

@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TypeAlias, TypeVar, overload
 
-from .._util import public
+from trio_tsconnect._util import public
 
 Text: TypeAlias = str | bytes
 Field: TypeAlias = tuple[bytes, bytes, bytes]

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
-from .._util import public
-from ._headers import Headers, HeadersInput, is_token
-from ._status import reason_phrase
+from trio_tsconnect._util import public
+from trio_tsconnect.message._headers import Headers, HeadersInput, is_token
+from trio_tsconnect.message._status import reason_phrase
 
 _TARGET = re.compile(r"[\x21-\x7e]+")  # RFC 9112 §3.2: whichever of the four forms, visible ASCII throughout
 _VERSION = re.compile(r"[0-9]\.[0-9]")  # RFC 9112 §2.3

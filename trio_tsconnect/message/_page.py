@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .._util import public
-from ._status import reason_phrase
+from trio_tsconnect._util import public
+from trio_tsconnect.message._status import reason_phrase
 
 _MAX_DETAIL = 400
 

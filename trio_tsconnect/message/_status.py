@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .._util import public
+from trio_tsconnect._util import public
 
 # The IANA registry of status codes: RFC 9110 §15 unless another RFC is named.
 STATUS_PHRASES: Mapping[int, str] = MappingProxyType(

@@ -7,12 +7,12 @@ Content-Length values become one line, a coding is written `chunked`, and framin
 
 from __future__ import annotations
 
-from .._util import public
-from ._errors import BadRequest, BadResponse, MessageError
-from ._framing import forbids_framing
-from ._headers import TCHARS, VALUE_BYTES, Field, Headers
-from ._message import Request, Response
-from ._uri import check_absolute, is_absolute_form, parse_authority
+from trio_tsconnect._util import public
+from trio_tsconnect.message._errors import BadRequest, BadResponse, MessageError
+from trio_tsconnect.message._framing import forbids_framing
+from trio_tsconnect.message._headers import TCHARS, VALUE_BYTES, Field, Headers
+from trio_tsconnect.message._message import Request, Response
+from trio_tsconnect.message._uri import check_absolute, is_absolute_form, parse_authority
 
 _JUDGED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import attrs
 
-from .._util import public
-from ._errors import BadRequest
-from ._message import Request
+from trio_tsconnect._util import public
+from trio_tsconnect.message._errors import BadRequest
+from trio_tsconnect.message._message import Request
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from ..message import MessageError
-from ._heads import HeadLimits, head_end
+from trio_tsconnect.message import MessageError
+from trio_tsconnect.stream._heads import HeadLimits, head_end
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'

@@ -9,8 +9,7 @@ from __future__ import annotations
 import attrs
 
 from trio_tsconnect._util import public
-
-from ..message import Headers, MessageError, Request, Response
+from trio_tsconnect.message import Headers, MessageError, Request, Response
 
 _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\r\n") + b"\x7f"
 

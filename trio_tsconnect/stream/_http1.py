@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 import trio
 
 from trio_tsconnect._util import public
-
-from ..message import (
+from trio_tsconnect.message import (
     NO_BODY,
     BadRequest,
     BadResponse,
@@ -32,10 +31,18 @@ from ..message import (
     request_body,
     response_body,
 )
-from ._chunked import ChunkedReader
-from ._heads import HeadLimits, check_head_bytes, check_head_size, fields_to_bytes, head_end, request_to_bytes, response_to_bytes
-from ._machine import HeadParser, Parser, load_parser
-from ._refusals import refused_request, refused_response
+from trio_tsconnect.stream._chunked import ChunkedReader
+from trio_tsconnect.stream._heads import (
+    HeadLimits,
+    check_head_bytes,
+    check_head_size,
+    fields_to_bytes,
+    head_end,
+    request_to_bytes,
+    response_to_bytes,
+)
+from trio_tsconnect.stream._machine import HeadParser, Parser, load_parser
+from trio_tsconnect.stream._refusals import refused_request, refused_response
 
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536

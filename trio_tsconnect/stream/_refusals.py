@@ -5,7 +5,7 @@ The law: a refusal is found out here and nothing else: the head is malformed alr
 
 from __future__ import annotations
 
-from ..message import BadRequest, BadResponse, Request, Response, check_request, check_response
+from trio_tsconnect.message import BadRequest, BadResponse, Request, Response, check_request, check_response
 
 
 def _words(reason: Exception) -> str:

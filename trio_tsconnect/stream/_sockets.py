@@ -15,8 +15,7 @@ from typing import Any
 import trio
 
 from trio_tsconnect._util import public
-
-from ._virtual import VirtualConnection
+from trio_tsconnect.stream._virtual import VirtualConnection
 
 _LINGER_MOST = 1 << 20
 

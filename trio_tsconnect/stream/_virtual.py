@@ -13,9 +13,8 @@ import attrs
 import trio
 
 from trio_tsconnect._util import public
-
-from ._client_info import ClientInfo
-from ._pipe import Pipe, PipeStatistics
+from trio_tsconnect.stream._client_info import ClientInfo
+from trio_tsconnect.stream._pipe import Pipe, PipeStatistics
 
 MAX_BUFFER_INDEX: Final = 14
 _numbers = itertools.count(1)
