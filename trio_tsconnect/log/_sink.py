@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
+import selectors
 import stat
 import sys
 from typing import BinaryIO
 
 _LONGEST_WAIT = 1.0
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)  # select itself ends at descriptor 1023
 
 
 class Sink:
@@ -54,7 +55,10 @@ class Sink:
 
     def _wait_for_room(self) -> None:
         """Nothing went out of a descriptor that someone made non-blocking, as terminals and pipes that are shared can be."""
-        if not select.select((), (self._file,), (), _LONGEST_WAIT)[1]:
+        with _Selector() as selector:
+            selector.register(self._file, selectors.EVENT_WRITE)
+            ready = selector.select(_LONGEST_WAIT)
+        if not ready:
             raise BlockingIOError(errno.EAGAIN, "the reader does not keep up")
 
     def close(self) -> None:
