@@ -11,7 +11,9 @@ import sys
 from typing import BinaryIO
 
 _LONGEST_WAIT = 1.0
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)  # select itself ends at descriptor 1023
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)  # select itself ends at descriptor 1023
 
 
 class Sink:
