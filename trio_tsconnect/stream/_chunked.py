@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from trio_tsconnect.message import MessageError
-from trio_tsconnect.stream._heads import HeadLimits, head_end
+from trio_tsconnect.stream._heads import HeadLimits, head_end, too_large
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
@@ -88,7 +88,7 @@ class ChunkedReader:
         else:
             end = head_end(buffer, self._scanned)
         if (end if end >= 0 else len(buffer)) > self._limits.head:
-            raise self._error("head_too_large", f"The trailer section is longer than {self._limits.head} bytes.")
+            raise self._error("head_too_large", f"The trailer section is longer than {self._limits.head} bytes.", too_large(self._error))
         if end < 0:
             self._scanned = len(buffer)
             return False

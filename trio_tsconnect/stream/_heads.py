@@ -44,7 +44,7 @@ def check_head_bytes(head: bytes, limits: HeadLimits, error: type[MessageError])
     """Judge a head or a trailer section, its blank line included, on its bytes; raise `error` (RFC 9112 §2.2, §5.2; RFC 9110 §5.5)."""
     lines = head.count(b"\n")
     if lines - 2 > limits.fields:
-        raise error("head_too_large", f"More than {limits.fields} field lines.", _too_large(error))
+        raise error("head_too_large", f"More than {limits.fields} field lines.", too_large(error))
     if head.count(b"\r\n") != lines or head.count(b"\r") != lines:
         raise error("bare_line_end", "A line ends in a bare LF, or holds a bare CR (RFC 9112 section 2.2).")
     if len(head.translate(None, _CONTROLS)) != len(head):
@@ -61,10 +61,11 @@ def check_head_size(buffer: bytearray, end: int, limits: HeadLimits, error: type
         if line < 0:
             raise error("target_too_long", f"The request line is longer than {limits.request_line} bytes.", 414)
     if size > limits.head:
-        raise error("head_too_large", f"The head is longer than {limits.head} bytes.", _too_large(error))
+        raise error("head_too_large", f"The head is longer than {limits.head} bytes.", too_large(error))
 
 
-def _too_large(error: type[MessageError]) -> int:
+def too_large(error: type[MessageError]) -> int:
+    """The status for what is larger than a limit: RFC 6585 §5 for a request, what its error says for a response."""
     return 431 if error.default_status == 400 else error.default_status
 
 
