@@ -97,7 +97,7 @@ REQUESTS = [
     Refused("§7.1.2 a bare LF as the empty line", chunked(b"5\r\nhello\r\n0\r\n\n"), why="bare_line_end"),
     Refused("§7.1.2 NUL in a trailer", chunked(b"5\r\nhello\r\n0\r\nX: \0\r\n\r\n"), why="control_character"),
     Refused("9110 §6.5.1 a transfer coding as a trailer", chunked(b"0\r\nTransfer-Encoding: x\r\n\r\n"), why="malformed_trailers"),
-    Refused("§7.1.2 trailers beyond the limit", chunked(b"0\r\nX: " + b"a" * 40000 + b"\r\n\r\n"), 400, "head_too_large"),
+    Refused("§7.1.2 trailers beyond the limit", chunked(b"0\r\nX: " + b"a" * 40000 + b"\r\n\r\n"), 431, "head_too_large"),
     # RFC 9110 §9.3: what cannot have a body
     Refused("9110 §9.3.8 TRACE with a body", with_body(b"TRACE"), why="unexpected_content"),
     Refused("9110 §9.3.6 CONNECT with a body", with_body(b"CONNECT").replace(b" / ", b" site.test:80 "), why="unexpected_content"),
