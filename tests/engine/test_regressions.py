@@ -668,3 +668,20 @@ async def test_a_request_that_comes_in_the_tick_in_which_the_proxy_ends_has_a_re
         (session,) = proxy.sessions
         session.cancel("proxy", "closed")
     assert [(record.method, record.url) for record in log.records] == [("GET", "http://origin.test/path")]
+
+
+@pytest.mark.parametrize("field", [b"", b"Connection: close\r\n"])
+async def test_session_that_a_hook_cancels_says_nothing_more(field: bytes) -> None:
+    class Refuses(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            txn.session.cancel("plugin", "not_you")
+            txn.respond(200, b"secret")
+
+    log = MemoryLog()
+    async with open_proxy(plugins=[Refuses()], log=log) as proxy:
+        connection = proxy.connect()
+        connection.send_nowait(b"GET / HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n")
+        with trio.fail_after(5):
+            assert await connection.receive_some() == b""
+        connection.close()
+    assert [how(record) for record in log.records] == [("plugin", "not_you")]

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_tsconnect import HttpConfig, VirtualConnection
+from trio_tsconnect.http2 import Http2Limits
 
 from . import _raw as raw
 from ._raw import CANCEL, CONNECT_ERROR, DATA, PROTOCOL_ERROR, RST_STREAM, Fields, echo, frame, number, open_world, read_head, saying
@@ -325,3 +326,37 @@ async def test_reset_by_the_client_is_one_for_the_target(way: str) -> None:
         assert ends == [ConnectionResetError]
         (record,) = await world.records(1)
         assert (record.ended.by, record.ended.why) == ("client", "client_gone")
+
+
+async def test_what_a_client_said_to_an_origin_that_has_gone_is_held_no_longer(autojump_clock: MockClock) -> None:
+    gone: dict[str, trio.Event] = {}
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        head, _ = await read_head(stream)
+        await stream.send_all(
+            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\n"
+        )
+        await stream.send_eof()
+        gone["now"] = trio.Event()
+        await gone["now"].wait()
+
+    async with open_world(serve, limits=Http2Limits(connection_window=200_000, max_buffered=20_000)) as world:
+        client = world.client
+        for stream in (1, 3, 5):
+            await client.send(client.head(stream, WEBSOCKET, end=False))
+            await client.settle()
+            sent = 32768
+            await client.send(client.data(stream, bytes(16384)), client.data(stream, bytes(16384)))
+            await client.settle()
+            while (
+                room := sum(each.number for each in client.frames if (each.kind, each.stream) == (raw.WINDOW_UPDATE, stream)) + 32768 - sent
+            ):
+                await client.send(client.data(stream, bytes(min(room, 16384))))
+                sent += min(room, 16384)
+                await client.settle()
+            await client.send(client.data(stream, b"", end=True))
+            await client.settle()
+            gone["now"].set()
+            await client.settle()
+        given = 200_000 + sum(each.number for each in client.frames if (each.kind, each.stream) == (raw.WINDOW_UPDATE, 0))
+        assert given > 3 * sent  # the connection's window has been opened for all of it

@@ -250,3 +250,23 @@ async def test_stream_whose_window_stays_closed_is_reset_in_time(autojump_clock:
         assert answer.reset == raw.CANCEL
         assert len(answer.body) == 10
         assert 7 <= trio.current_time() <= 15
+
+
+@pytest.mark.parametrize("waited", [5, 115])
+async def test_response_that_waits_for_its_window_has_its_whole_time(autojump_clock: MockClock, waited: float) -> None:
+    """The time counts from when the window kept it back, not from when the connection, or the stream, began."""
+    async with open_world(response(5), http=HttpConfig(inactivity_timeout=60), initial_window_size=0) as world:
+        client = world.client
+        await client.send(client.head(1, GET), frame(WINDOW_UPDATE, 0, 1, number(5)))
+        await client.answer(1)
+        for stream in range(3, 200, 2):  # so that the connection is looked after all the time
+            await trio.sleep(waited / 20)
+            await client.send(client.head(stream, GET))
+            await client.settle()
+            if trio.current_time() > waited:
+                break
+        begun = trio.current_time()
+        await client.send(client.head(201, GET))
+        await client.until(raw.HEADERS, 201)
+        assert (await client.answer(201)).reset == raw.CANCEL
+        assert 60 <= trio.current_time() - begun <= 120

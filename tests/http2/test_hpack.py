@@ -68,3 +68,13 @@ def test_head_that_was_kept_is_forgotten_when_its_table_shrinks() -> None:
     decoder.decode(b"\x20\x82")  # the size of the table is 0 from here on
     with pytest.raises(HPACKError):
         decoder.decode(b"\xbe")
+
+
+def test_heads_that_are_kept_are_bounded_by_what_they_stand_for() -> None:
+    """An index of one byte stands for a field of any size."""
+    decoder = FieldDecoder(1 << 20)
+    decoder.decode(b"\x40\x01a\x7f\xf1\x1b" + bytes([0x61]) * 3696)  # a literal of 3.7 kB, as entry 62
+    for count in range(1, 65):
+        decoder.decode(b"\xbe" * 10 + b"\x82" * count)
+    assert sum(len(name) + len(value) for fields in decoder._kept.values() for name, value in fields) <= 65536
+    assert len(decoder._kept) == 1

@@ -133,6 +133,7 @@ async def _send(txn: Transaction, response: Response, content: bytes) -> None:
             http.queue_body(piece)
             txn.response_bytes += len(piece)
     http.queue_end()
+    await trio.lowlevel.checkpoint_if_cancelled()
     if txn.keep_alive or not http.drain_now():  # (where another request may follow, there is to be a checkpoint between the two)
         txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
         await http.drain()

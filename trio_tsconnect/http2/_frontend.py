@@ -319,8 +319,10 @@ class Connection:
 
     def took(self, stream: Stream, content: int, size: int) -> None:
         """The virtual connection of a stream has taken content: the client may send more."""
+        if self._stopping:  # as in `closed`
+            return
         self.window.released(content)
-        if not stream.remote_ended:
+        if size and not stream.remote_ended:
             assert stream.window is not None
             stream.window.taken(size)
         self.writer.ring()

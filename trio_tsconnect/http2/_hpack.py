@@ -19,6 +19,8 @@ Pair = tuple[bytes, bytes]
 MAX_TABLE = 4096
 """RFC 9113 §6.5.2: the size that every table has to begin with. Ours are never larger: it is our memory, and the time of each look-up."""
 _MOST_KEPT = 64
+_MOST_KEPT_BYTES = 65536
+"""Of fields, decoded: an index of one byte stands for a field of any size."""
 
 _STAND_IN = [(b":method", b"GET")]
 
@@ -46,6 +48,10 @@ class Fields(list[Pair]):
         """What was made of them for a request without a body (True) and for one with (False): the next head like it is the same request."""
 
 
+def _size(fields: Iterable[Pair]) -> int:
+    return sum([len(name) + len(value) for name, value in fields])
+
+
 class FieldDecoder(Decoder):
     """Keeps the fields that it decoded; who asked, which is h2, gets a head that there is nothing to say about."""
 
@@ -55,19 +61,22 @@ class FieldDecoder(Decoder):
         self.fields: Fields = Fields(())
         """The fields of the head that was decoded last."""
         self._kept: dict[bytes, Fields] = {}
-        self._kept_at = 0
+        self._kept_at = self._kept_bytes = 0
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
         table = self.header_table
         if self._kept_at != table.changes:
             self._kept.clear()
-            self._kept_at = table.changes
+            self._kept_at, self._kept_bytes = table.changes, 0
         elif (kept := self._kept.get(data)) is not None:
             self.fields = kept
             return _STAND_IN
         self.fields = Fields((name, value) for name, value in super().decode(data, raw=True))
         if self._kept_at == table.changes and len(self._kept) < _MOST_KEPT and len(data) < MAX_TABLE:
-            self._kept[data] = self.fields
+            size = _size(self.fields)
+            if self._kept_bytes + size <= _MOST_KEPT_BYTES:
+                self._kept_bytes += size
+                self._kept[data] = self.fields
         return _STAND_IN
 
     @property
@@ -87,7 +96,7 @@ class SmallEncoder(Encoder):
         super().__init__()
         self.header_table: _Table = _Table()
         self._kept: dict[tuple[Pair, ...], bytes] = {}
-        self._kept_at = 0
+        self._kept_at = self._kept_bytes = 0
 
     @property
     def header_table_size(self) -> int:
@@ -107,11 +116,14 @@ class SmallEncoder(Encoder):
         table, key = self.header_table, tuple(headers)
         if self._kept_at != table.changes:
             self._kept.clear()
-            self._kept_at = table.changes
+            self._kept_at, self._kept_bytes = table.changes, 0
         elif (kept := self._kept.get(key)) is not None:
             return kept
         resized = table.resized
         block = super().encode(key, huffman)
         if self._kept_at == table.changes and not resized and len(self._kept) < _MOST_KEPT and len(block) < MAX_TABLE:
-            self._kept[key] = block
+            size = _size(key)
+            if self._kept_bytes + size <= _MOST_KEPT_BYTES:
+                self._kept_bytes += size
+                self._kept[key] = block
         return block

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -96,8 +97,8 @@ class Stream:
         """Bytes of content that came."""
         self.trailers: list[Pair] | None = None
         """The trailers of the request."""
-        self.moved = 0.0
-        """When a byte of its outbox was written last, or its outbox was empty."""
+        self.moved = math.inf
+        """Since when the client's windows keep back what is in its outbox; `inf` while they do not."""
         self._inbox: deque[tuple[bytes, int]] = deque()
         self._held = 0
         self._dropped = False
@@ -433,6 +434,9 @@ class Stream:
                 await self._wait_for_news()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the other direction finds out, and says so
+        finally:
+            # nobody takes what is left: it is held no longer, or the connection's window would stay closed by so much
+            self._took(self._take_inbox()[1], 0)
 
     async def _carry_down(self, data: bytes) -> None:
         while True:

@@ -6,6 +6,7 @@ control frames can pile up, and those are counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -173,8 +174,10 @@ class Writer:
         if sent:
             self._turn += 1
             stream.turn = self._turn
-            stream.moved = trio.current_time()
+            stream.moved = trio.current_time() if data else math.inf
             stream.sent()
+        elif data and stream.moved == math.inf:
+            stream.moved = trio.current_time()
         if data and sent >= window and h2.outbound_flow_control_window > 0:
             self._ready.discard(stream)  # its own window is closed: an update of it makes it ready again
         return sent, bool(data)
