@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_tsconnect import HttpConfig
+from trio_tsconnect import HttpConfig, Plugin, Transaction
 from trio_tsconnect.http2 import Http2Limits
 
 from . import _raw as raw
@@ -257,3 +257,29 @@ async def test_requests_per_connection_are_bounded(autojump_clock: MockClock) ->
         assert (await world.client.get(3)).status == "200"
         gone = await world.client.until(raw.GOAWAY)
         assert gone.number == raw.NO_ERROR
+
+
+async def test_trailers_that_cross_a_reset_get_no_second_one(autojump_clock: MockClock) -> None:
+    """RFC 9113 §5.4.2."""
+    async with open_world(raw.saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")) as world:
+        client = world.client
+        await client.send(client.head(1, POST, end=False))
+        await client.until(RST_STREAM, 1)
+        await client.send(client.data(1, b"late"), client.head(1, [("x-trailer", "1")]))
+        await client.settle()
+        assert sum(got.kind == RST_STREAM for got in client.frames) == 1
+        assert (await client.get(3)).status == "200"
+
+
+async def test_streams_that_are_complete_count_until_their_transactions_have_ended(autojump_clock: MockClock) -> None:
+    class Slow(Plugin):
+        async def transaction_close(self, txn: Transaction) -> None:
+            await trio.sleep(3)
+
+    async with open_world(limits=Http2Limits(max_concurrent_streams=2, max_unwinding=2), plugins=[Slow()]) as world:
+        client = world.client
+        for stream in (1, 3, 5, 7):
+            assert (await client.get(stream)).status == "200"
+        assert (await client.get(9)).reset == REFUSED_STREAM
+        await trio.sleep(4)
+        assert (await client.get(11)).status == "200"

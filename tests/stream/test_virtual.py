@@ -508,3 +508,50 @@ async def test_watch_input_of_an_end_that_is_closed_says_nothing_more() -> None:
         await near.send_all(b"x")
     near.abort("late")
     assert not told
+
+
+async def test_watch_peer_on_an_end_that_is_closed_itself_waits_for_the_peer() -> None:
+    near, far = open_virtual_connection_pair()
+    told: list[str] = []
+    near.close()
+    near.watch_peer(told.append)
+    assert not told
+    far.abort("enough")
+    assert told == ["enough"]
+    near.watch_peer(told.append)
+    assert told == ["enough", "enough"]
+
+
+async def test_watch_input_is_not_told_of_ones_own_abort() -> None:
+    near, _ = open_virtual_connection_pair()
+    told: list[str] = []
+    near.watch_input(lambda: told.append("news"))
+    near.abort("enough")
+    assert not told
+
+
+async def test_a_long_write_breaks_when_whoever_is_told_of_it_aborts() -> None:
+    near, far = open_virtual_connection_pair(buffer_index=0)
+
+    def end() -> None:
+        far.receive_nowait()
+        far.abort("enough")
+
+    far.watch_input(end)
+    with pytest.raises(trio.BrokenResourceError, match="enough"):
+        await near.send_all(b"y" * 1000)
+
+
+async def test_what_is_dropped_while_a_reader_takes_it_is_not_counted_twice() -> None:
+    near, far = open_virtual_connection_pair()
+    await near.send_all(b"1234567")
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await far.receive_some()
+
+        nursery.start_soon(read)
+        await trio.lowlevel.checkpoint()
+        near.abort("enough")
+    assert far.statistics().receiving.unread == 0

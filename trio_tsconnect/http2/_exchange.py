@@ -15,7 +15,7 @@ from trio_tsconnect import VirtualConnection
 from trio_tsconnect.http2._fields import response_fields
 from trio_tsconnect.http2._hpack import Pair
 
-_READ_SIZE = 65536
+READ_SIZE = 65536
 
 
 class BrokenOff(Exception):
@@ -86,7 +86,7 @@ class Exchange:
 
     async def fill(self) -> bool:
         """Read what comes next; False at the end of input."""
-        data = await self.pipe.receive_some(_READ_SIZE)
+        data = await self.pipe.receive_some(READ_SIZE)
         self._buffer = self._buffer + data if self._buffer else data
         return bool(data)
 

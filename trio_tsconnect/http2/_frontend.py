@@ -368,8 +368,7 @@ class Connection:
         if self.streams.pop(stream.id, None) is None:
             return
         self.writer.forget(stream)
-        if reason is not None:
-            self._unwinds(stream.pipe)
+        self._unwinds(stream.pipe)
         held = stream.close(reason)
         if not self._stopping:  # after a fault h2 takes nothing more, and nothing more is to come
             self.window.released(held)
@@ -379,7 +378,7 @@ class Connection:
             self._check_done()
 
     def _unwinds(self, pipe: VirtualConnection) -> None:
-        """A transaction is being broken off: count it until its session has closed the connection, for its end may take its time."""
+        """A stream is over, and its transaction may not be: count it until its session has closed the connection."""
         self._unwinding += 1
         pipe.watch_peer(self._unwound)
 

@@ -36,7 +36,7 @@ class Http2Limits:
     max_concurrent_streams: int = attrs.field(default=100, validator=attrs.validators.ge(1))
     """Streams at once (RFC 9113 §5.1.2); one more is refused with REFUSED_STREAM."""
     max_unwinding: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0)))
-    """Transactions of streams that were reset and that still come to their end (a plugin's hooks, say), that there may be beyond
+    """Transactions of streams that are over and that still come to their end (a plugin's hooks, say), that there may be beyond
     `max_concurrent_streams`; None: as many again. Past them new streams are refused with REFUSED_STREAM (CVE-2023-44487)."""
     buffer_index: int = attrs.field(default=8, validator=[attrs.validators.ge(0), attrs.validators.le(14)])
     """The buffer of each stream's virtual connection, `128 << buffer_index` bytes; a stream's flow-control window is as large."""

@@ -179,10 +179,14 @@ class Receiver:
             self._remember(number, ours=False)
             writer.ring()
             return
+        self._feed_late(frame)
+
+    def _feed_late(self, frame: bytes) -> None:
+        """What comes for a stream that was reset: h2 would reset it once more, and one RST_STREAM is enough (RFC 9113 §5.4.2)."""
+        writer = self._connection.writer
         writer.put(b"")
         self._feed(frame)
         produced = self._machine.h2.data_to_send()
-        # RFC 9113 §5.4.2: one RST_STREAM for a stream is enough
         kept = [piece for start in range(0, len(produced), 13) if (piece := produced[start : start + 13])[3] != f.RST_STREAM]
         writer.put(b"".join(kept))
 
@@ -217,6 +221,9 @@ class Receiver:
             # RFC 9113 §8.1: trailers end the stream. h2 would end the connection: it is to see them do it.
             unending = True
             frames = frames[:4] + bytes((flags | f.END_STREAM,)) + frames[5:]
+        elif stream is None and number in self.reset_here:
+            self._feed_late(frames)
+            return
         events = self._machine.receive(frames)
         # A head that is in order makes h2 say nothing. The writer is not to be woken for it: it would be awake before the responses are there.
         said = not events

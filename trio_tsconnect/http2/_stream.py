@@ -17,7 +17,7 @@ import trio
 from trio_tsconnect import VirtualConnection
 from trio_tsconnect.http2._beside import run_beside
 from trio_tsconnect.http2._errors import ErrorCode
-from trio_tsconnect.http2._exchange import BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, read_whole, send_quietly
+from trio_tsconnect.http2._exchange import READ_SIZE, BrokenOff, Exchange, ResponseHead, frame_chunk, frame_end, read_whole, send_quietly
 from trio_tsconnect.http2._fields import RequestHead, websocket_accepted
 from trio_tsconnect.http2._flow import StreamWindow
 from trio_tsconnect.http2._hpack import Pair
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from trio_tsconnect.http2._frontend import Connection
 
 logger = logging.getLogger("trio_tsconnect.http2")
-
-_READ_SIZE = 65536
 
 
 class Stream:
@@ -186,7 +184,7 @@ class Stream:
     def answer_now(self) -> bool:
         """Relay a response that has come whole; False when a task has to `run`, to wait for the rest of it or to find out what is wrong."""
         try:
-            data = self.pipe.receive_nowait(_READ_SIZE)
+            data = self.pipe.receive_nowait(READ_SIZE)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         if (whole := read_whole(data, self.head.method)) is None:
@@ -403,7 +401,7 @@ class Stream:
             await self._until_ended()
             await self._cut_tunnel()
 
-    def _engine_has_left(self, reason: str) -> None:
+    def _engine_has_left(self, _: str) -> None:
         self._left = True
         self.wake()
 
@@ -437,6 +435,7 @@ class Stream:
         finally:
             # nobody takes what is left: it is held no longer, or the connection's window would stay closed by so much
             self._took(self._take_inbox()[1], 0)
+            self._dropped = True
 
     async def _carry_down(self, data: bytes) -> None:
         while True:
@@ -444,7 +443,7 @@ class Stream:
                 self.outbox.data += data
                 self._connection.ready(self)
                 await self._wait_for_room()
-            data = await self.pipe.receive_some(_READ_SIZE)
+            data = await self.pipe.receive_some(READ_SIZE)
             if not data:
                 break
         self._put_end()

@@ -148,6 +148,7 @@ class Pipe:
         """A write larger than the room: split at the window's edge, and nowhere else."""
         blocked = False
         while rest:
+            self._check_writable()  # whoever was told of the last piece may have ended it
             room = self.window - self._unread
             if not room:
                 blocked = True
@@ -274,6 +275,8 @@ class Pipe:
                 else:
                     self._taken()
             await trio.lowlevel.cancel_shielded_checkpoint()
+            if item:  # an end or an abort may have come in between
+                self._check_readable()
             return self._take(item, max_bytes)
         finally:
             self._read_busy = False

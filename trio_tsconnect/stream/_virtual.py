@@ -86,8 +86,9 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
     _opener: bool
     _closed: bool
     _gone_callback: Callable[[str], object] | None
+    _peer_left: str | None
 
-    __slots__ = ("_closed", "_gone_callback", "_identity", "_in", "_opener", "_out", "_peer")
+    __slots__ = ("_closed", "_gone_callback", "_identity", "_in", "_opener", "_out", "_peer", "_peer_left")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("virtual connections come from Proxy.connect() or open_virtual_connection_pair()")
@@ -149,6 +150,7 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         if self._closed:
             return
         self._closed = True
+        self._in.watch_reader(None)
         for pipe in (self._out, self._in):
             pipe.abort(reason)
         self._out.close_writer()
@@ -171,10 +173,11 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         One callback at a time; None takes it away.
         """
         self._gone_callback = callback
-        if callback is not None and (self._peer is None or self._peer._closed):
-            self._gone("closed")
+        if callback is not None and self._peer_left is not None:
+            self._gone(self._peer_left)
 
     def _gone(self, reason: str) -> None:
+        self._peer_left = reason
         if (callback := self._gone_callback) is not None:
             self._gone_callback = None
             callback(reason)
@@ -236,7 +239,7 @@ def make_pair(identity: Identity, window: int, mark: int) -> tuple[VirtualConnec
         end._identity = identity
         end._opener = end is opener
         end._closed = False
-        end._gone_callback = None
+        end._gone_callback = end._peer_left = None
     return opener, other
 
 
