@@ -313,9 +313,9 @@ def climbs(rest: str) -> bool:
         return False
     depth = 0
     for segment in rest.split("/"):
-        parts = [part.partition(";")[0] for part in _SEPARATORS.split(unquote(segment))]
-        ups = parts.count("..")
-        depth += -ups if ups else any(part not in ("", ".") for part in parts)
+        text = unquote(segment)
+        ups = [part.partition(";")[0] for part in _SEPARATORS.split(text)].count("..")
+        depth += -ups if ups else any(part not in ("", ".") for part in _SEPARATORS.split(text.partition(";")[0]))
         if depth < 0:
             return True
     return False
