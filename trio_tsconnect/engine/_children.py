@@ -49,7 +49,6 @@ def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) ->
 
 async def end_children(txn: Transaction) -> None:
     """Cancel and await what is left of a transaction's children, for `http.close_timeout` at most. Also when cancelled."""
-    txn.children_refused = True
     alive = [child for child in txn.children if child.done is not None and not child.done.is_set()]
     if not alive:
         return

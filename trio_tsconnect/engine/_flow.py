@@ -203,7 +203,7 @@ async def drop_origin(txn: Transaction) -> None:
 
 async def _close(txn: Transaction) -> None:
     """Stage 8: nothing is held any more, the record is written, the last hook runs."""
-    txn.children_refused = True
+    txn.children_refused = True  # from here on `end_children` knows all of them
     try:
         if txn.children:
             await end_children(txn)

@@ -1,7 +1,7 @@
 """Header fields: ordered, case-insensitive, multi-valued, with the names kept as they were written.
 
 The one law: no `Headers` holds a name or a value that could not stand on the wire. Whatever comes in through the public methods is checked
-at the line that wrote it; only `Headers.from_parsed` trusts its caller, who has parsed strictly.
+at the line that wrote it; only `from_parsed` and `put` trust their caller, who has parsed strictly or writes what is known to be good.
 
 Names and values are bytes inside, because that is what is read and written; they are `str` outside, as ISO-8859-1, which maps every byte to
 one character and back (RFC 9110 §5.5). A lookup is a plain loop: at the ten or so fields of a real message that beats any index, and the

@@ -255,12 +255,14 @@ class _HTTP1:
             raise ValueError("less body than its head has announced")
         self._sent = True
 
+    def _joined(self) -> bytes | bytearray:
+        return self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+
     def drain_now(self) -> bool:
         """Write all that is queued, if this stream takes it at once; whether it has. Never waits, and is no checkpoint."""
         if self._queue and self._send_nowait is not None:
-            data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
             try:
-                self._send_nowait(data)
+                self._send_nowait(self._joined())
             except trio.WouldBlock:
                 return False
             self._queue.clear()
@@ -275,7 +277,7 @@ class _HTTP1:
         When this is cancelled a part may have been written: the connection is of no more use.
         """
         if self._queue:
-            data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+            data = self._joined()
             self._queue.clear()
             self._queued = 0
             self._writing = True  # until it has returned: whoever cancels it leaves a message that was cut anywhere
