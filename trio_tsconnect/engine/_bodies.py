@@ -5,6 +5,7 @@ The law: a body is never held whole unless a plugin asks for it, with a bound (`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -33,7 +34,7 @@ class Transform(Protocol):
 class Transforms:
     """Several transforms, one after another. An exception in one is its plugin's failure."""
 
-    def __init__(self, txn: Transaction, chain: list[tuple[str, Transform]]) -> None:
+    def __init__(self, txn: Transaction, chain: Sequence[tuple[str, Transform]]) -> None:
         self._txn = txn
         self._chain = chain
 
@@ -107,6 +108,8 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     http = txn.session.http
     if expects_continue(txn.request):
         await answer_expectation(txn)
+    if txn.request_parts is None:
+        txn.request_parts = []
     parts = txn.request_parts  # a second call goes on where a first was given up
     txn.request_body_lost = True  # until all of it is here: a part cannot be sent on
     try:
@@ -124,7 +127,7 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     except (IncompleteMessage, trio.BrokenResourceError, trio.ClosedResourceError):
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.") from None
     txn.request_body = b"".join(parts)
-    parts.clear()
+    txn.request_parts = None
     txn.request_body_lost = False
     return txn.request_body
 

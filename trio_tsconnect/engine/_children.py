@@ -41,9 +41,9 @@ def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) ->
     parent.root.descendants += 1
     if not detach:
         session.done = trio.Event()
-        parent.children.append(session)
+        parent.children += (session,)
         if len(parent.children) > 8:
-            parent.children = [child for child in parent.children if child.done is not None and not child.done.is_set()]
+            parent.children = tuple([child for child in parent.children if child.done is not None and not child.done.is_set()])
     return ours
 
 

@@ -117,16 +117,18 @@ def _set_bounds(txn: Transaction) -> None:
 
 async def _read_request(txn: Transaction) -> None:
     http = txn.session.http
-    txn.watch.arm(Failure.HEADER_TIMEOUT, txn.config.header_timeout)
     try:
-        request = await http.read_request()
+        request = http.read_request_now()
+        if request is None:
+            txn.watch.arm(Failure.HEADER_TIMEOUT, txn.config.header_timeout)
+            request = await http.read_request()
+            txn.watch.disarm()
     except BadRequest as exc:
         txn.method, txn.url, txn.version = http.seen_request_line()
         raise TransactionFailure(exc) from None
     except IncompleteMessage:
         txn.method, txn.url, txn.version = http.seen_request_line()
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
-    txn.watch.disarm()
     txn.request = request
     txn.method, txn.url, txn.version = request.method, request.target, request.version
     txn.wants_keep_alive = keep_alive(request.version, request.headers)

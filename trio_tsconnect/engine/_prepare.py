@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import trio
 
@@ -95,7 +96,12 @@ def clean_response(txn: Transaction, response: Response) -> None:
 def add_date(txn: Transaction, response: Response) -> None:
     """RFC 9110 §6.6.1: whoever has a clock adds the Date that is missing."""
     if b"date" not in response.headers:
-        response.headers.fields.append((b"Date", b"date", http_date(txn.proxy.wall_time()).encode()))
+        response.headers.fields.append(_date_field(int(txn.proxy.wall_time())))
+
+
+@lru_cache(maxsize=2)
+def _date_field(second: int) -> tuple[bytes, bytes, bytes]:
+    return b"Date", b"date", http_date(second).encode()
 
 
 def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:

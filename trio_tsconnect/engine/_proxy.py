@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -272,11 +273,11 @@ class Proxy:
         """The next request of a session."""
         return Transaction(session, self.next_id())
 
-    async def run_transaction(self, txn: Transaction) -> None:
+    def run_transaction(self, txn: Transaction) -> Coroutine[Any, Any, None]:
         """Serve it."""
-        if txn.session.virtual:
-            await run_transaction(txn)
-            return
+        return run_transaction(txn) if txn.session.virtual else self._run_swept(txn)
+
+    async def _run_swept(self, txn: Transaction) -> None:
         self._sweep.begin()
         try:
             await run_transaction(txn)

@@ -42,5 +42,5 @@ def make_record(txn: Transaction) -> LogRecord:
         milestones=dict(txn.milestones),
         ended=txn.ended or Ended("proxy", "complete", txn.state.milestone),
         plugin=dict(txn.plugin_log),
-        deadline_left=dict(txn.deadline_left) or None,
+        deadline_left=txn.deadline_left and dict(txn.deadline_left),
     )

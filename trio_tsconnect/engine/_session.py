@@ -36,6 +36,23 @@ logger = logging.getLogger("trio_tsconnect")
 class Session:
     """One client stream, over a socket or virtual. Hooks get it; nobody else makes one."""
 
+    # The engine's own, as each session begins with it; an attribute of the class costs a session nothing until it changes.
+    deadline: float = math.inf
+    detached: bool = False
+    counts_as_internal: bool = False
+    requests: int = 0
+    transaction: Transaction | None = None
+    failure: TransactionFailure | None = None
+    broken: bool = False
+    cancel_cause: tuple[str, str] = ("proxy", Failure.CANCELLED.value)
+    input_watch: InputWatch | None = None
+    done: trio.Event | None = None
+    nursery: trio.Nursery | None = None
+    _cancelled = False
+    _gone: str | None = None
+    _started = False
+    _idling = False
+
     def __init__(
         self,
         proxy: Proxy,
@@ -60,26 +77,11 @@ class Session:
         # what follows is the engine's
         self.target: tuple[str, int] | None = options.target if options else None
         self.end: float | None = options.deadline if options else None
-        self.deadline: float = math.inf
         self.virtual: bool = options is not None
         self.parent = parent
-        self.detached = False
         self.awaited: bool = parent is not None
-        self.counts_as_internal = False
         self.stream = stream
         self.http: HTTP1Server = HTTP1Server(stream, limits=proxy.head_limits, parser=proxy.config.http.parser)
-        self.requests: int = 0
-        self.transaction: Transaction | None = None
-        self.failure: TransactionFailure | None = None
-        self.broken = False
-        self.cancel_cause: tuple[str, str] = ("proxy", Failure.CANCELLED.value)
-        self.input_watch: InputWatch | None = None
-        self.done: trio.Event | None = None
-        self.nursery: trio.Nursery | None = None
-        self._cancelled = False
-        self._gone: str | None = None
-        self._started = False
-        self._idling = False
 
     @property
     def is_last_request(self) -> bool:
@@ -130,7 +132,6 @@ class Session:
                 if self._cancelled:
                     nursery.cancel_scope.cancel()
                 watch_peer(self.stream, self.client_is_gone)
-                self.proxy.timer.add(self)
                 try:
                     await self._serve()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -171,8 +172,7 @@ class Session:
             return False
         if not self.requests and self.http.fill_now() and self.http.skip_empty_lines():
             return True  # of a virtual connection: it was written before this task could begin
-        self.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
-        self.proxy.timer.moved(self.deadline)
+        self.proxy.timer.set(self, trio.current_time() + self.proxy.config.http.keep_alive_timeout)
         self._idling = True
         more = await self.http.wait_for_request()
         self._idling = False
@@ -184,8 +184,7 @@ class Session:
         """The timer's call: it has waited for a request for long enough."""
         self.stop_idling()
         if self._idling:  # something has come that may yet turn out to be no request
-            self.deadline = trio.current_time() + self.proxy.config.http.keep_alive_timeout
-            self.proxy.timer.moved(self.deadline)
+            self.proxy.timer.set(self, trio.current_time() + self.proxy.config.http.keep_alive_timeout)
 
     def _is_late(self) -> bool:
         """Whether the proxy began to drain before this session could wait for its first request, and none has come."""

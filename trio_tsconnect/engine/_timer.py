@@ -34,17 +34,15 @@ class Timer:
         self._next = math.inf
         self._scope: trio.CancelScope | None = None
 
-    def add(self, timed: Timed) -> None:
-        """Look after this one, until `remove`."""
-        self._timed.add(timed)
-        self.moved(timed.deadline)
-
     def remove(self, timed: Timed) -> None:
         """Look after it no more."""
         self._timed.discard(timed)
 
-    def moved(self, deadline: float) -> None:
-        """A deadline was set. To be called whenever one is, except to a later time than it had."""
+    def set(self, timed: Timed, deadline: float) -> None:
+        """This is due then, instead of what was said of it before. It is looked after until `remove`, from its first deadline on."""
+        timed.deadline = deadline
+        if deadline != math.inf:
+            self._timed.add(timed)
         if deadline < self._next:
             self._next = deadline
             if self._scope is not None:

@@ -40,6 +40,43 @@ class Transaction:
     `post_remap` on, what will be sent at `send_request`. `response` likewise. Both are checked at the line that changes them.
     """
 
+    # The engine's own, as each transaction begins with it; an attribute of the class costs a transaction nothing until it changes.
+    answer: bytes | None = None
+    intercept_origin: InterceptOrigin | None = None
+    request_transforms: tuple[tuple[str, Transform], ...] = ()
+    response_transforms: tuple[tuple[str, Transform], ...] = ()
+    request_chain: Transforms | None = None
+    request_body: bytes | None = None
+    request_body_sent: bool = False
+    request_body_lost: bool = False
+    request_parts: list[bytes | bytearray] | None = None
+    retry_target: str | None = None
+    children: tuple[Session, ...] = ()
+    children_refused: bool = False
+    descendants: int = 0
+    deadline_left: dict[str, float] | None = None
+    prepared: bool = False
+    upgrade: list[str] | None = None
+    plugin_name: str = ""
+    expects_continue: bool = False
+    expectation_met: bool = False
+    interim_sent: bool = False
+    sending_body: bool = False
+    response_due: float = math.inf
+    response_begun: bool = False
+    response_complete: bool = False
+    close_delimited: bool = False
+    wants_keep_alive: bool = False
+    keep_alive: bool = False
+    origin: OriginConnection | None = None
+    origin_id: int | None = None
+    origin_reused: bool | None = None
+    origin_url: str | None = None
+    status: int | None = None
+    version: str = "1.1"
+    request_bytes: int = 0
+    response_bytes: int = 0
+
     def __init__(self, session: Session, number: int) -> None:
         self.session = session
         self.number = number
@@ -75,46 +112,11 @@ class Transaction:
         self.data: dict[Any, Any] = {}
         """For plugins: what they keep for the length of the transaction, by keys of their own."""
         # what follows is the engine's
-        self.deadline_left: dict[str, float] = {}
         self.started: float = trio.current_time()
         self.wall_time: float = session.proxy.wall_time()
         self.watch: Watch = Watch(session.proxy.timer)
         self.hooks: Hooks = session.proxy.hooks
-        self.answer: bytes | None = None
-        self.intercept_origin: InterceptOrigin | None = None
-        self.request_transforms: list[tuple[str, Transform]] = []
-        self.response_transforms: list[tuple[str, Transform]] = []
-        self.request_chain: Transforms | None = None
-        self.request_body: bytes | None = None
-        self.request_body_sent = False
-        self.request_body_lost = False
-        self.request_parts: list[bytes | bytearray] = []
-        self.retry_target: str | None = None
-        self.children: list[Session] = []
-        self.children_refused = False
-        self.descendants = 0
-        self.prepared = False
-        self.upgrade: list[str] | None = None
         self.plugin_log: dict[str, dict[str, Any]] = {}
-        self.plugin_name = ""
-        self.expects_continue = False
-        self.expectation_met = False
-        self.interim_sent = False
-        self.sending_body = False
-        self.response_due: float = math.inf
-        self.response_begun = False
-        self.response_complete = False
-        self.close_delimited = False
-        self.wants_keep_alive = False
-        self.keep_alive = False
-        self.origin: OriginConnection | None = None
-        self.origin_id: int | None = None
-        self.origin_reused: bool | None = None
-        self.origin_url: str | None = None
-        self.status: int | None = None
-        self.version = "1.1"
-        self.request_bytes = 0
-        self.response_bytes = 0
         self.milestones[State.READ_REQUEST.milestone] = 0.0
 
     # ------------------------------------------------------------------------------------------------------- what a plugin reads
@@ -218,7 +220,7 @@ class Transaction:
         Legal until `send_request` is over. Several run in the order in which they were added.
         """
         self._only_in("transform_request()", State.READ_REQUEST, State.REMAP, State.ACQUIRE_ORIGIN, State.SEND_REQUEST)
-        self.request_transforms.append((self.plugin_name or "-", transform))
+        self.request_transforms += ((self.plugin_name or "-", transform),)
 
     def transform_response(self, transform: Transform) -> None:
         """Send the response body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`; its framing follows.
@@ -228,7 +230,7 @@ class Transaction:
         """
         if self.response_begun:
             raise InvalidState(f"transform_response() is legal until send_response is over, not in state {self.state.milestone}")
-        self.response_transforms.append((self.plugin_name or "-", transform))
+        self.response_transforms += ((self.plugin_name or "-", transform),)
 
     async def read_request_body(self, limit: int) -> bytes:
         """The whole request body, at most `limit` bytes; it is kept, and sent to the origin from memory. Legal until `send_request` is over.
@@ -290,7 +292,12 @@ class Transaction:
         now = trio.current_time()
         self.milestones[state.milestone] = now - self.started
         if self.watch.end != math.inf:
-            self.deadline_left[state.milestone] = self.watch.end - now
+            self._note_left(state, self.watch.end - now)
+
+    def _note_left(self, state: State, seconds: float) -> None:
+        if self.deadline_left is None:
+            self.deadline_left = {}
+        self.deadline_left[state.milestone] = seconds
 
     def end(self, by: str, why: str) -> None:
         """Note how it ended; the first cause counts."""

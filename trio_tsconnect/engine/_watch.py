@@ -28,15 +28,16 @@ class Watch:
         self.deadline: float = math.inf
         self.end: float = math.inf
         """The end of the whole; infinite when there is none."""
-        self._timer = timer
+        self._timer: Timer | None = timer  # None once it is over: then nothing that is armed counts any more
         self._end_failure = self._failure = self._fired = Failure.TRANSACTION_TIMEOUT
 
     def __enter__(self) -> None:
-        self._timer.add(self)
         self.scope.__enter__()
 
     def __exit__(self, *exc_info: object) -> bool | None:
-        self._timer.remove(self)
+        if self._timer is not None:
+            self._timer.remove(self)
+            self._timer = None
         return self.scope.__exit__(*exc_info)  # type: ignore[arg-type]
 
     def due(self) -> None:
@@ -60,16 +61,16 @@ class Watch:
         """From now on wait until this time, unless it is no earlier than the end of the whole."""
         if deadline < self.end:
             self._failure = failure
-            self.deadline = deadline
-            self._timer.moved(deadline)
+            if self._timer is not None:
+                self._timer.set(self, deadline)
         else:
             self.disarm()
 
     def disarm(self) -> None:
         """Wait for nobody in particular: only the end of the whole counts."""
         self._failure = self._end_failure
-        self.deadline = self.end
-        self._timer.moved(self.end)
+        if self._timer is not None:
+            self._timer.set(self, self.end)
 
     def check(self) -> None:
         """Afterwards: raise what fired, if it did."""

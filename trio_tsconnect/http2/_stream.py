@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -97,7 +96,7 @@ class Stream:
         """The trailers of the request."""
         self.moved = math.inf
         """Since when the client's windows keep back what is in its outbox; `inf` while they do not."""
-        self._inbox: deque[tuple[bytes, int]] = deque()
+        self._inbox: list[tuple[bytes, int]] = []
         self._held = 0
         self._dropped = False
         self._left = False
@@ -241,13 +240,9 @@ class Stream:
 
     def _take_inbox(self, begin: bytes = b"") -> tuple[bytes, int, int]:
         """What came, framed for HTTP/1.1: the bytes, how many of them are content, and how many were taken of the window."""
-        inbox, flow = self._inbox, 0
-        pieces = []
-        while inbox:
-            data, size = inbox.popleft()
-            pieces.append(data)
-            flow += size
-        content = b"".join(pieces)
+        inbox, self._inbox = self._inbox, []
+        flow = sum([size for _, size in inbox])
+        content = b"".join([data for data, _ in inbox])
         data = content
         if self.head.chunked:
             data = frame_chunk(content) if content else b""
@@ -419,11 +414,11 @@ class Stream:
         try:
             while not self._dropped:
                 while self._inbox:
-                    data, size = self._inbox.popleft()
+                    data, content, flow = self._take_inbox()
                     try:
                         await self.pipe.send_all(data)
                     finally:
-                        self._took(len(data), size)
+                        self._took(content, flow)
                 if self.remote_ended:
                     await self.pipe.send_eof()
                     return

@@ -156,8 +156,12 @@ def _keep_one_length(headers: Headers) -> None:
 
 
 def _set_length(headers: Headers, length: int) -> None:
-    headers.remove((b"transfer-encoding", b"trailer"))
-    headers.put((b"Content-Length", b"content-length", b"%d" % length))
+    field = (b"Content-Length", b"content-length", b"%d" % length)
+    if _FRAMING_AND_TRAILER.isdisjoint([each[1] for each in headers.fields]):
+        headers.fields.append(field)
+    else:
+        headers.remove((b"transfer-encoding", b"trailer"))
+        headers.put(field)
 
 
 def _set_chunked(headers: Headers) -> None:

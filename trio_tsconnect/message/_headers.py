@@ -29,6 +29,7 @@ TCHARS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 _BLANK = b" \t"
+_SHORT = 128
 _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 
 
@@ -66,6 +67,28 @@ def _checked_name(name: Text) -> tuple[bytes, bytes]:
     if isinstance(name, bytes):
         return _name_from_bytes(name)
     raise TypeError(f"a field name is str or bytes, not {type(name).__name__}")
+
+
+def _checked(name: Text, value: Text) -> Field:
+    if isinstance(name, str) and isinstance(value, str) and len(value) < _SHORT:
+        return _field_from_text(name, value)
+    if isinstance(name, bytes) and isinstance(value, bytes) and len(value) < _SHORT:
+        return _field_from_bytes(name, value)
+    raw, lower = _checked_name(name)
+    return raw, lower, _checked_value(raw, value)
+
+
+# What programs write into heads is mostly what they wrote into the last one. (Two functions: a str and the bytes of it have one hash.)
+@lru_cache(maxsize=1024)
+def _field_from_text(name: str, value: str) -> Field:
+    raw, lower = _name_from_text(name)
+    return raw, lower, _checked_value(raw, value)
+
+
+@lru_cache(maxsize=1024)
+def _field_from_bytes(name: bytes, value: bytes) -> Field:
+    raw, lower = _name_from_bytes(name)
+    return raw, lower, _checked_value(raw, value)
 
 
 def _checked_value(name: bytes, value: Text) -> bytes:
@@ -120,10 +143,9 @@ class Headers:
         if isinstance(items, Headers):
             self.fields = list(items.fields)
             return
-        self.fields = []
-        pairs: Iterable[tuple[Text, Text]] = items.items() if isinstance(items, Mapping) else items
-        for name, value in pairs:
-            self.add(name, value)
+        # (a list first: to ask an abstract class takes as long as two fields)
+        pairs: Iterable[tuple[Text, Text]] = items.items() if not isinstance(items, (list, tuple)) and isinstance(items, Mapping) else items
+        self.fields = [_checked(name, value) for name, value in pairs]
 
     @classmethod
     def from_parsed(cls, fields: list[Field]) -> Headers:
@@ -139,19 +161,19 @@ class Headers:
         return (values[0] if len(values) == 1 else b", ".join(values)).decode("latin-1")
 
     def __setitem__(self, name: Text, value: Text) -> None:
-        raw, lower = _checked_name(name)
-        self.put((raw, lower, _checked_value(raw, value)))
+        self.put(_checked(name, value))
 
     def put(self, field: Field) -> None:
         """What `headers[name] = value` does, for a field that is known to be good; nothing is checked."""
         lower, fields = field[1], self.fields
-        for position, other in enumerate(fields):
-            if other[1] == lower:
-                fields[position] = field
-                if len(fields) > position + 1:
-                    fields[position + 1 :] = [each for each in fields[position + 1 :] if each[1] != lower]
-                return
-        fields.append(field)
+        names = [each[1] for each in fields]
+        if lower not in names:
+            fields.append(field)
+            return
+        position = names.index(lower)
+        fields[position] = field
+        if lower in names[position + 1 :]:
+            fields[position + 1 :] = [each for each in fields[position + 1 :] if each[1] != lower]
 
     def __delitem__(self, name: Text) -> None:
         lower = _lower(name)
@@ -200,8 +222,7 @@ class Headers:
 
     def add(self, name: Text, value: Text) -> None:
         """Append one line, whatever other lines of this name there are."""
-        raw, lower = _checked_name(name)
-        self.fields.append((raw, lower, _checked_value(raw, value)))
+        self.fields.append(_checked(name, value))
 
     def setdefault(self, name: Text, value: Text) -> str:
         """The value of this name; it is added first if the name is not there."""

@@ -57,7 +57,7 @@ def _check_status(_: Response, attribute: attrs.Attribute[int], value: int) -> N
 
 
 def _check_reason(_: Response, attribute: attrs.Attribute[str], value: str) -> None:
-    if _REASON.fullmatch(_check_text(attribute, value)) is None:
+    if value != "" and _REASON.fullmatch(_check_text(attribute, value)) is None:
         raise ValueError(f"reason {value[:60]!r} has a control character or one outside ISO-8859-1 (RFC 9112 §4)")
 
 

@@ -9,7 +9,6 @@ body that is at hand go out in one write; whoever is about to wait for something
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import trio
@@ -64,31 +63,33 @@ class _HTTP1:
     _error: ClassVar[type[MessageError]]
     _reading_requests: ClassVar[bool]
 
+    trailers: Headers | None = None
+    """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
+    body: Body = NO_BODY
+    """How the body of the message that was read last is framed."""
+
+    # how each connection begins; an attribute of the class costs one nothing until it changes
+    _scanned = 0
+    _head = b""
+    _ended = False
+    _remaining = 0
+    _chunks: ChunkedReader | None = None
+    _body_read = True
+    _sending: Body = NO_BODY
+    _unsent = 0
+    _sent = True
+    _writing = False
+    _queued = 0
+
     def __init__(self, stream: trio.abc.Stream, *, limits: HeadLimits | None = None, parser: Parser = "h11") -> None:
         self.stream = stream
         self.limits: HeadLimits = limits or HeadLimits()
-        self.trailers: Headers | None = None
-        """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
-        self.body: Body = NO_BODY
-        """How the body of the message that was read last is framed."""
         self._parser: HeadParser = load_parser(parser)
         self._buffer = bytearray()
-        self._scanned = 0
-        self._head = b""
-        self._ended = False
-        self._remaining = 0
-        self._chunks: ChunkedReader | None = None
-        self._body_read = True
-        self._sending: Body = NO_BODY
-        self._unsent = 0
-        self._sent = True
         self._queue: list[bytes | bytearray] = []
-        self._writing = False
-        self._queued = 0
-        self._flush: Callable[[], object] | None = getattr(stream, "flush", None)
+        self._flushes: Any = stream if hasattr(stream, "flush") else None
         # what only virtual connections have: their bytes are there, or fit, without a turn of the loop
-        self._send_nowait: Callable[[bytes | bytearray], object] | None = getattr(stream, "send_nowait", None)
-        self._receive_nowait: Callable[[int], bytes] | None = getattr(stream, "receive_nowait", None)
+        self._virtual: Any = stream if hasattr(stream, "send_nowait") else None
 
     # ------------------------------------------------------------------------------------------------------------------ reading
 
@@ -105,10 +106,10 @@ class _HTTP1:
 
     def fill_now(self) -> bool:
         """Take what has come already, if this stream can tell; whether that was anything. Never waits, and is no checkpoint."""
-        if self._receive_nowait is None or self._ended:
+        if self._virtual is None or self._ended:
             return False
         try:
-            data = self._receive_nowait(READ_SIZE)
+            data = self._virtual.receive_nowait(READ_SIZE)
         except trio.WouldBlock:
             return False
         self.feed(data)
@@ -138,15 +139,18 @@ class _HTTP1:
         return data
 
     async def _read_head(self) -> bytes:
-        buffer = self._buffer
-        while True:
-            end = head_end(buffer, self._scanned)
-            check_head_size(buffer, end, self.limits, self._error, request=self._reading_requests)
-            if end >= 0:
-                break
-            self._scanned = len(buffer)
+        while (head := self._head_now()) is None:
             if not await self.fill():
-                raise IncompleteMessage("the input ended within a head", began=bool(buffer))
+                raise IncompleteMessage("the input ended within a head", began=bool(self._buffer))
+        return head
+
+    def _head_now(self) -> bytes | None:
+        buffer = self._buffer
+        end = head_end(buffer, self._scanned)
+        check_head_size(buffer, end, self.limits, self._error, request=self._reading_requests)
+        if end < 0:
+            self._scanned = len(buffer)
+            return None
         self._scanned = 0
         self._head = head = bytes(buffer[:end])
         del buffer[:end]
@@ -260,15 +264,14 @@ class _HTTP1:
 
     def drain_now(self) -> bool:
         """Write all that is queued, if this stream takes it at once; whether it has. Never waits, and is no checkpoint."""
-        if self._queue and self._send_nowait is not None:
+        if self._queue and self._virtual is not None:
             try:
-                self._send_nowait(self._joined())
+                self._virtual.send_nowait(self._joined())
             except trio.WouldBlock:
                 return False
             self._queue.clear()
             self._queued = 0
-            if self._flush is not None:
-                self._flush()
+            self._virtual.flush()
         return not self._queue
 
     async def drain(self) -> None:
@@ -283,8 +286,8 @@ class _HTTP1:
             self._writing = True  # until it has returned: whoever cancels it leaves a message that was cut anywhere
             await self.stream.send_all(data)
             self._writing = False
-            if self._flush is not None:
-                self._flush()
+            if self._flushes is not None:
+                self._flushes.flush()
 
 
 @public("trio_tsconnect.stream")
@@ -316,7 +319,14 @@ class HTTP1Server(_HTTP1):
 
         `BadRequest` for one that is not acceptable (its status says how to answer, then close); `IncompleteMessage` when the input ends first.
         """
-        head = await self._read_head()
+        return self._parse(await self._read_head())
+
+    def read_request_now(self) -> Request | None:
+        """As `read_request`, but None where it would wait: when not all of the head has been read from the stream yet."""
+        head = self._head_now()
+        return None if head is None else self._parse(head)
+
+    def _parse(self, head: bytes) -> Request:
         hostless = False
         try:
             event = self._parser.request(head)

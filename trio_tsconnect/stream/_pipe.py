@@ -90,7 +90,9 @@ class Pipe:
     )
 
     def __init__(self, window: int, mark: int = 0) -> None:
-        self._send, self._receive = trio.open_memory_channel[bytes](math.inf)
+        # (without a subscript: that costs a tenth of what it makes)
+        channel: tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]] = trio.open_memory_channel(math.inf)
+        self._send, self._receive = channel
         self.window: int = window
         self.mark: int = mark
         self._unread = 0
