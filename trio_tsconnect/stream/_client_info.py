@@ -31,6 +31,11 @@ def _text(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise ValueError(f"{field.name} must be text on one line, not {value!r}")
 
 
+def _scheme(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value != "http" and value != "https":
+        raise ValueError(f"{field.name} must be http or https, not {value!r}")
+
+
 def _address(_: object, field: attrs.Attribute[Any], value: object) -> None:
     host = value[0] if isinstance(value, tuple) and value else value
     if not isinstance(host, str) or "\r" in host or "\n" in host:
@@ -47,7 +52,7 @@ class ClientInfo:
 
     address: str | tuple[str, int] = attrs.field(validator=_address)
     """The client's host, or (host, port)."""
-    scheme: str = attrs.field(default="http", validator=attrs.validators.in_(("http", "https")))
+    scheme: str = attrs.field(default="http", validator=_scheme)
     """"http", or "https" when the client came through TLS."""
     protocol: str = attrs.field(default="http/1.1", validator=_text)
     """What the client speaks: "http/1.1", "h2", ... (logged as `client_protocol`)."""
