@@ -297,6 +297,51 @@ async def test_requests_that_nobody_reads_close_their_own_windows_and_not_the_co
             assert client.window > limits.connection_window // 2
 
 
+async def test_by_default_the_last_stream_is_served_when_all_others_are_stalled(autojump_clock: MockClock) -> None:
+    class Picky(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            if txn.request.target.endswith("/stalled"):
+                await trio.sleep_forever()
+            if len(await txn.read_request_body(SIZE)) == SIZE:
+                txn.respond(200, content_of(last))
+
+    limits = Http2Limits()
+    last = 2 * limits.max_concurrent_streams - 1
+    stalled = range(1, last, 2)
+    async with open_world(limits=limits, plugins=[Picky()], buffer_index=CLIENT_INDEX) as world:
+        client = Counting(world.open_client().stream)
+        await client.greet()
+        await client.ping()
+        client.windows = dict.fromkeys((*stalled, last), client.initial)
+        client.came[last] = 0
+
+        async def read() -> None:
+            while not client.came[last]:
+                await client.next_frame()
+
+        async def send_some(each: int, most: int) -> int:
+            size = min(most, client.windows[each], client.window, 16384)
+            client.windows[each] -= size
+            client.window -= size
+            await client.send(client.data(each, bytes(size), end=size == most))
+            await wait_all_tasks_blocked()
+            return size
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            for each in stalled:
+                await client.send(client.head(each, [(name, "/stalled" if name == ":path" else value) for name, value in POST], end=False))
+                while client.windows[each]:
+                    assert await send_some(each, SIZE)
+            await client.send(client.head(last, POST, end=False))
+            left = SIZE
+            while left:
+                sent = await send_some(last, left)
+                assert sent, "it is starved"
+                left -= sent
+        assert client.came[last] == PIECE
+
+
 async def test_requests_that_nobody_reads_are_held_up_to_one_sum(autojump_clock: MockClock) -> None:
     """`Http2Limits.max_buffered`: the streams' own windows would permit far more."""
     async with stalled_uploads(1 << 17) as (clients, limits):

@@ -42,8 +42,9 @@ class Http2Limits:
     """The buffer of each stream's virtual connection, `128 << buffer_index` bytes; a stream's flow-control window is as large."""
     connection_window: int = attrs.field(default=1 << 20, validator=[attrs.validators.ge(65535), attrs.validators.lt(1 << 31)])
     """Bytes of request bodies that may be under way on the whole connection."""
-    max_buffered: int = attrs.field(default=1 << 21, validator=attrs.validators.ge(0))
-    """Bytes of request bodies that streams have not taken yet; while there are more, the connection's window is not opened again."""
+    max_buffered: int = attrs.field(default=1 << 22, validator=attrs.validators.ge(0))
+    """Bytes of request bodies that streams have not taken yet; while there are more, the connection's window is not opened again. By default
+    more than all streams together can hold, so that however many of them stall, none starves another."""
     max_dropped: int = attrs.field(default=1 << 26, validator=[attrs.validators.ge(0), attrs.validators.lt(1 << 30)])
     """Bytes of a request body that are taken and dropped once the response is complete; then, or when none have come for
     `HttpConfig.linger_timeout`, NO_ERROR."""
