@@ -170,8 +170,8 @@ class TellingLog(MemoryLog):
         self._news.set()
         self._news = trio.Event()
 
-    async def wait(self, count: int = 1) -> list[LogRecord]:
-        with trio.fail_after(5):
+    async def wait(self, count: int = 1, *, patience: float = 5.0) -> list[LogRecord]:
+        with trio.fail_after(patience):
             while len(self.records) < count:
                 await self._news.wait()
         return self.records
@@ -236,6 +236,7 @@ async def open_world(
             yield world
         assert world.taken() == (0, 0)
         assert memory.open_connections == 0
+        assert not proxy.timer._timed, "there are deadlines of what has ended"
         assert len({record.transaction for record in log.records}) == len(log.records)
         nursery.cancel_scope.cancel()
 
@@ -249,6 +250,17 @@ def replying(*replies: bytes) -> Serve:
             _, headers = await wire.head()
             await wire.body(headers)
             await wire.send(replies[min(next(numbers), len(replies) - 1)])
+
+    return serve
+
+
+def stopping_after(words: bytes) -> Serve:
+    """Read a head, say so much, and nothing more, though the connection stays."""
+
+    async def serve(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(words)
+        await wire.rest()
 
     return serve
 

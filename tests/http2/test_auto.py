@@ -51,6 +51,27 @@ async def test_http_1_client_is_served_from_its_first_byte(autojump_clock: MockC
         assert [record.client_protocol for record in log.records] == ["http/1.1"]
 
 
+TWO_PIECES = {
+    "a head": [b"GET /1 HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 3000 + b"\r\n", b"Y: " + b"y" * 3000 + b"\r\nConnection: close\r\n\r\n"],
+    "a body that looks like a request": [
+        b"POST /1 HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2000\r\n\r\n",
+        (b"DELETE /2 HTTP/1.1\r\nHost: h\r\nX: ".ljust(1996, b"x") + b"\r\n\r\n"),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", TWO_PIECES)
+async def test_what_was_written_before_it_began_is_read_in_its_order(autojump_clock: MockClock, what: str) -> None:
+    log = MemoryLog()
+    async with open_proxy(plugins=[Origin()], log=log) as proxy, trio.open_nursery() as nursery:
+        ours, theirs = open_virtual_connection_pair()
+        for piece in TWO_PIECES[what]:
+            await ours.send_all(piece)
+        nursery.start_soon(serve_auto, proxy, theirs)
+        assert (await read_all(ours)).startswith(b"HTTP/1.1 200 ")
+    assert [(record.url, record.status) for record in log.records] == [("/1", 200)]
+
+
 @pytest.mark.parametrize("method", [b"PRIVATE", b"P", b"PROPFIND"])
 async def test_method_that_looks_like_the_preface_is_no_preface(autojump_clock: MockClock, method: bytes) -> None:
     async with listening() as (_, client, _log):

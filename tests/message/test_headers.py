@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -130,6 +131,35 @@ def test_a_wrong_type_is_refused_by_name() -> None:
         Headers().add("X-A", 5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a field name is str or bytes, not int"):
         Headers().add(5, "")  # type: ignore[arg-type]
+
+
+class Odd(str):
+    """Equal to every other, and cannot be hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def test_a_value_is_what_was_given_and_not_an_equal_one_that_came_before() -> None:
+    given = [Odd("first"), Odd("second"), Odd("x" * 200)]
+    headers = Headers([("Name", value) for value in given])
+    headers.add(Odd("Other"), b"third")
+    assert headers.items() == [("Name", "first"), ("Name", "second"), ("Name", "x" * 200), ("Other", "third")]
+
+
+def test_what_is_long_is_not_remembered() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            name, value = f"x-{number}-{'n' * 10000}", f"{number}{'v' * 10000}"
+            headers = Headers([(name, "1"), ("x", value), (name.encode(), b"1"), (b"x", value.encode())])
+            assert name in headers
+            del headers, name, value
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_refused_assignment_changes_nothing() -> None:

@@ -110,12 +110,12 @@ class Proxy:
 
     # --------------------------------------------------------------------------------------------------------------- the two verbs
 
-    async def serve_stream(self, stream: trio.abc.Stream, *, client: ClientInfo | None = None) -> None:
+    async def serve_stream(self, stream: trio.abc.Stream, *, client: ClientInfo | None = None, received: bytes = b"") -> None:
         """Run an HTTP/1 session on a stream until it ends, and close the stream.
 
-        `client`: who is at the other end, where the caller knows better than the stream. Never raises but for a cancellation, which cancels
-        the transaction in progress (its record is still written). On a proxy that is closing the stream is closed at once. A handler for
-        `trio.serve_listeners` as it is.
+        `client`: who is at the other end, where the caller knows better than the stream. `received`: what the caller has read of the stream
+        already, to tell what is spoken there. Never raises but for a cancellation, which cancels the transaction in progress (its record is
+        still written). On a proxy that is closing the stream is closed at once. A handler for `trio.serve_listeners` as it is.
         """
         most = self.config.http.max_connections
         if self.draining or (most is not None and len(self._sessions) - self._virtual >= most):
@@ -125,6 +125,8 @@ class Proxy:
         if self.config.access and not admits(self.config.access, client=session.client, internal=False):
             await _turn_away(stream)
             return
+        if received:
+            session.http.feed(received)
         self._admit(session)
         await session.run()
 

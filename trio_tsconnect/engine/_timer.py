@@ -1,6 +1,6 @@
 """Deadlines, kept by one task for a whole proxy.
 
-The law: setting a deadline is an assignment. Nearly every deadline is moved on before it comes, some of them several times in a transaction;
+The law: to set a deadline is to write it down. Nearly every deadline is moved on before it comes, some of them several times in a transaction;
 giving each move to the loop's own heap was a tenth of a keep-alive transaction. So the one task sleeps until the earliest deadline that it
 has seen, looks at all of them when it wakes, and is told only of one that is earlier still.
 """

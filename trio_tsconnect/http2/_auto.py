@@ -14,7 +14,7 @@ from trio_tsconnect import ConnectRefused, Proxy
 from trio_tsconnect._util import public
 from trio_tsconnect.http2._frames import PREFACE
 from trio_tsconnect.http2._frontend import serve_http2
-from trio_tsconnect.stream import close_now, describe_client
+from trio_tsconnect.stream import close_now
 
 _READ_SIZE = 65536
 
@@ -33,15 +33,13 @@ async def serve_auto(proxy: Proxy, stream: trio.abc.Stream) -> None:
             else:
                 await proxy.serve_stream(stream)
         return
-    client = describe_client(stream)
-    first = await _first_bytes(proxy, stream)
-    if first is None:
+    received = await _first_bytes(proxy, stream)
+    if received is None:
         return
-    begun = Begun(stream, first)
-    if first[: len(PREFACE)] == PREFACE:
-        await serve_http2(proxy, begun, client=client)
+    if received[: len(PREFACE)] == PREFACE:
+        await serve_http2(proxy, stream, received=received)
     else:
-        await proxy.serve_stream(begun, client=client)
+        await proxy.serve_stream(stream, received=received)
 
 
 async def _shake_hands(proxy: Proxy, stream: trio.SSLStream[Any]) -> bool:
@@ -87,41 +85,3 @@ async def _first_bytes(proxy: Proxy, stream: trio.abc.Stream) -> bytes | None:
         await close_now(stream)
         return None
     return data
-
-
-class Begun(trio.abc.HalfCloseableStream):
-    """A stream of which something was read already: those bytes come first, and in all else it is that stream."""
-
-    def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
-        self._stream = stream
-        self._first = first
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """The bytes that were read already, then what comes."""
-        if self._first:
-            await trio.lowlevel.checkpoint()
-            size = len(self._first) if max_bytes is None else max_bytes
-            data, self._first = self._first[:size], self._first[size:]
-            return data
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """As the stream."""
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """As the stream."""
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        """As the stream, if it can be closed by halves."""
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        """As the stream."""
-        await self._stream.aclose()
-
-    def __getattr__(self, name: str) -> Any:
-        # what only some kinds of streams have (to be watched, aborted, flushed) is asked of the stream by those who know
-        return getattr(self._stream, name)

@@ -38,14 +38,20 @@ _PING_DATA = b"goodbye?"
 
 @public("trio_tsconnect.http2")
 async def serve_http2(
-    proxy: Proxy, stream: trio.abc.Stream, *, client: ClientInfo | None = None, limits: Http2Limits | None = None
+    proxy: Proxy,
+    stream: trio.abc.Stream,
+    *,
+    client: ClientInfo | None = None,
+    limits: Http2Limits | None = None,
+    received: bytes = b"",
 ) -> None:
     """Serve HTTP/2 (RFC 9113) on a stream, its preface included, until it ends, and close the stream.
 
     Each request becomes one virtual connection with the tag `h2` and this connection's number (`Proxy.next_id`) as its id. `client`: who is at
-    the other end, where the caller knows better than the stream. Never raises but for a cancellation, which resets what is under way.
+    the other end, where the caller knows better than the stream. `received`: what the caller has read of the stream already, from its first
+    byte on. Never raises but for a cancellation, which resets what is under way.
     """
-    await Connection(proxy, stream, client or describe_client(stream), limits or Http2Limits()).run()
+    await Connection(proxy, stream, client or describe_client(stream), limits or Http2Limits()).run(received)
 
 
 class Connection:
@@ -81,11 +87,11 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------------------------ its life
 
-    async def run(self) -> None:
+    async def run(self, received: bytes) -> None:
         """Serve until the connection ends."""
         try:
             with self._scope, self.proxy.front_end(drain=self.drain, end=self._scope.cancel, client=self.client) as self._front_end:
-                await self._serve()
+                await self._serve(received)
         except ConnectRefused:
             pass
         except Exception:
@@ -97,7 +103,7 @@ class Connection:
             else:
                 await close_gently(self._stream, self.config.linger_timeout)
 
-    async def _serve(self) -> None:
+    async def _serve(self, received: bytes) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             writing = trio.CancelScope()
@@ -105,7 +111,7 @@ class Connection:
             self._machine.begin(self.limits)
             self.writer.ring()
             try:
-                await self._read()
+                await self._read(received)
             finally:
                 self._stopping = True
                 self._close_streams("client_gone" if self._broken else "front_end_closed")
@@ -121,8 +127,11 @@ class Connection:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._lost()
 
-    async def _read(self) -> None:
+    async def _read(self, received: bytes) -> None:
         try:
+            if received:
+                self._receiver.receive(received, trio.current_time())
+                self.writer.check_backlog()
             while not self._stopping:
                 with trio.CancelScope(deadline=self._deadline()) as self._reading:
                     await self._read_on()

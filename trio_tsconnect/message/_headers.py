@@ -39,56 +39,54 @@ def is_token(name: bytes) -> bool:
     return name != b"" and not name.translate(None, TCHARS)
 
 
+# What is remembered is short, and a str or bytes itself: a subclass may be equal to what it is not the same as, and refer to anything.
+
+
 @lru_cache(maxsize=2048)
+def _lower_short(name: str) -> bytes:
+    return _lower_text(name)
+
+
 def _lower_text(name: str) -> bytes:
     # A character outside ISO-8859-1 becomes "?", which no field name can contain: such a name is simply not there.
     return name.encode("latin-1", "replace").lower()
 
 
 def _lower(name: Text) -> bytes:
+    if type(name) is str and len(name) < _SHORT:
+        return _lower_short(name)
     return _lower_text(name) if isinstance(name, str) else name.lower()
 
 
-@lru_cache(maxsize=2048)
-def _name_from_text(name: str) -> tuple[bytes, bytes]:
-    return _name_from_bytes(name.encode("latin-1", "replace"))
-
-
-@lru_cache(maxsize=2048)
-def _name_from_bytes(name: bytes) -> tuple[bytes, bytes]:
-    if not is_token(name):
-        raise ValueError(f"field name {_shown(name)} is not a token (RFC 9110 §5.1)")
-    return name, name.lower()
-
-
-def _checked_name(name: Text) -> tuple[bytes, bytes]:
-    if isinstance(name, str):
-        return _name_from_text(name)
-    if isinstance(name, bytes):
-        return _name_from_bytes(name)
-    raise TypeError(f"a field name is str or bytes, not {type(name).__name__}")
-
-
 def _checked(name: Text, value: Text) -> Field:
-    if isinstance(name, str) and isinstance(value, str) and len(value) < _SHORT:
-        return _field_from_text(name, value)
-    if isinstance(name, bytes) and isinstance(value, bytes) and len(value) < _SHORT:
-        return _field_from_bytes(name, value)
-    raw, lower = _checked_name(name)
-    return raw, lower, _checked_value(raw, value)
+    if type(name) is str and type(value) is str and len(name) + len(value) < _SHORT:
+        return _text_field(name, value)
+    if type(name) is bytes and type(value) is bytes and len(name) + len(value) < _SHORT:
+        return _bytes_field(name, value)
+    return _check(name, value)
 
 
 # What programs write into heads is mostly what they wrote into the last one. (Two functions: a str and the bytes of it have one hash.)
 @lru_cache(maxsize=1024)
-def _field_from_text(name: str, value: str) -> Field:
-    raw, lower = _name_from_text(name)
-    return raw, lower, _checked_value(raw, value)
+def _text_field(name: str, value: str) -> Field:
+    return _check(name, value)
 
 
 @lru_cache(maxsize=1024)
-def _field_from_bytes(name: bytes, value: bytes) -> Field:
-    raw, lower = _name_from_bytes(name)
-    return raw, lower, _checked_value(raw, value)
+def _bytes_field(name: bytes, value: bytes) -> Field:
+    return _check(name, value)
+
+
+def _check(name: Text, value: Text) -> Field:
+    if isinstance(name, str):
+        raw = name.encode("latin-1", "replace")
+    elif isinstance(name, bytes):
+        raw = name
+    else:
+        raise TypeError(f"a field name is str or bytes, not {type(name).__name__}")
+    if not is_token(raw):
+        raise ValueError(f"field name {_shown(raw)} is not a token (RFC 9110 §5.1)")
+    return raw, raw.lower(), _checked_value(raw, value)
 
 
 def _checked_value(name: bytes, value: Text) -> bytes:

@@ -42,6 +42,7 @@ from trio_tsconnect.stream._heads import (
 )
 from trio_tsconnect.stream._machine import HeadParser, Parser, load_parser
 from trio_tsconnect.stream._refusals import refused_request, refused_response
+from trio_tsconnect.stream._virtual import VirtualConnection
 
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536
@@ -87,9 +88,9 @@ class _HTTP1:
         self._parser: HeadParser = load_parser(parser)
         self._buffer = bytearray()
         self._queue: list[bytes | bytearray] = []
-        self._flushes: Any = stream if hasattr(stream, "flush") else None
-        # what only virtual connections have: their bytes are there, or fit, without a turn of the loop
-        self._virtual: Any = stream if hasattr(stream, "send_nowait") else None
+        self._flushes: Any = stream if getattr(stream, "flush", None) is not None else None
+        # Its bytes are there, or fit, without a turn of the loop. (Never a stream around one: that may have bytes of its own to give first.)
+        self._virtual: VirtualConnection | None = stream if isinstance(stream, VirtualConnection) else None
 
     # ------------------------------------------------------------------------------------------------------------------ reading
 

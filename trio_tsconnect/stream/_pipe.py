@@ -135,7 +135,7 @@ class Pipe:
         finally:
             self._write_busy = False
 
-    def send_nowait(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes | bytearray) -> None:
         if self._write_busy:
             raise trio.BusyResourceError("another task is using this connection for sending")
         if self._eof or self._reader_closed or self._abort_reason is not None:

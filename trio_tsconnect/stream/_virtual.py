@@ -97,7 +97,7 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         """Write all of `data`; blocks while the window is full. `b""` writes nothing and is no end of input."""
         return self._out.send_all(data)
 
-    def send_nowait(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes | bytearray) -> None:
         """As `send_all`, but without waiting and without a checkpoint: all of it, or `trio.WouldBlock` and nothing."""
         self._out.send_nowait(data)
 
