@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.asgi._stand import GET, body, no_lifespan, read_until, serving, start
+from tests.asgi._stand import GET, Connect, Pouring, body, no_lifespan, read_until, serving, start
 from trio_tsconnect.asgi import AsgiOrigin
 from trio_tsconnect.testing import ExchangeFailed, exchange
 
@@ -154,24 +154,14 @@ async def test_background_work_goes_on_while_the_connection_serves_the_next_requ
 
 
 async def test_sending_waits_for_a_client_that_does_not_read() -> None:
-    sent = 0
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        nonlocal sent
-        await no_lifespan(scope)
-        await start(send)
-        for _ in range(100):
-            await body(send, CHUNK, more=True)
-            sent += 1
-        await body(send, b"")
-
+    app = Pouring()
     async with serving(app, buffer_index=6) as connect:
         client = connect()
         await client.send_all(GET)
         await trio.testing.wait_all_tasks_blocked()
-        assert 5 < sent < 10  # of a window of 8 KiB
+        assert 5 < app.sent < 10  # of a window of 8 KiB
         await read_until(client, b"0\r\n\r\n")
-    assert sent == 100
+    assert app.sent == 100
 
 
 async def test_client_waits_for_an_application_that_does_not_receive() -> None:
@@ -362,7 +352,7 @@ async def test_application_is_told_when_the_client_goes() -> None:
         assert told == [{"type": "http.disconnect"}, {"type": "http.disconnect"}, "lived on"]
 
 
-async def test_half_closed_client_is_not_gone() -> None:
+async def test_half_closed_client_is_not_gone(autojump_clock: trio.testing.MockClock) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await no_lifespan(scope)
         await receive()
@@ -376,6 +366,17 @@ async def test_half_closed_client_is_not_gone() -> None:
         await client.send_all(GET)
         await client.send_eof()
         assert b"answered" in await read_until(client, b"answered")
+
+
+async def ask_and_leave(connect: Connect, seconds: float) -> float:
+    """Be a client that goes after so long; when that was. Ten seconds later all that follows has happened."""
+    client = connect()
+    await client.send_all(GET)
+    await trio.sleep(seconds)
+    await client.aclose()
+    gone = trio.current_time()
+    await trio.sleep(10)
+    return gone
 
 
 async def test_application_that_streams_to_a_client_that_has_gone_is_cancelled_at_once(autojump_clock: trio.testing.MockClock) -> None:
@@ -393,13 +394,7 @@ async def test_application_that_streams_to_a_client_that_has_gone_is_cancelled_a
             ended = trio.current_time()
 
     async with serving(app) as connect:
-        client = connect()
-        await client.send_all(GET)
-        await trio.sleep(2.5)
-        await client.aclose()
-        gone = trio.current_time()
-        await trio.sleep(1)
-        assert ended == gone + 0.5
+        assert await ask_and_leave(connect, 2.5) == ended - 0.5
 
 
 async def test_application_that_waits_in_send_is_freed_when_the_client_goes() -> None:
@@ -435,13 +430,7 @@ async def test_application_that_does_not_care_is_cancelled_after_its_grace(autoj
             ended = trio.current_time()
 
     async with serving(app, grace=3) as connect:
-        client = connect()
-        await client.send_all(GET)
-        await trio.sleep(1)
-        await client.aclose()
-        gone = trio.current_time()
-        await trio.sleep(10)
-        assert ended == gone + 3
+        assert await ask_and_leave(connect, 1) == ended - 3
 
 
 async def test_application_may_finish_its_work_within_its_grace(
@@ -459,20 +448,18 @@ async def test_application_may_finish_its_work_within_its_grace(
         await body(send, b"to nobody")
 
     async with serving(app, grace=3) as connect:
-        client = connect()
-        await client.send_all(GET)
-        await trio.testing.wait_all_tasks_blocked()
-        await client.aclose()
-        await trio.sleep(10)
+        await ask_and_leave(connect, 0.5)
     assert finished
     assert not caplog.records
 
 
 async def test_send_that_was_cancelled_cuts_the_response() -> None:
+    sending = trio.CancelScope()
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await no_lifespan(scope)
         await start(send)
-        with trio.move_on_after(0.01):
+        with sending:
             while True:
                 await body(send, CHUNK, more=True)
         await body(send, b"the rest")
@@ -480,7 +467,9 @@ async def test_send_that_was_cancelled_cuts_the_response() -> None:
     async with serving(app, buffer_index=4) as connect:
         client = connect()
         await client.send_all(GET)
-        await trio.sleep(0.1)
+        await trio.testing.wait_all_tasks_blocked()
+        sending.cancel()
+        await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.BrokenResourceError):
             await read_until(client, b"the rest")
 

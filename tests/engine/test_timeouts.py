@@ -10,13 +10,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.engine._world import GET, OK, Wire, echo, how, open_world, replying, silent
+from tests.engine._world import GET, OK, Wire, echo, how, open_world, replying, silent, stopping_after
 from trio_tsconnect import Plugin, RemapRule, Transaction, VirtualConnection
 
 Clock = trio.testing.MockClock
 
 POST = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 10\r\n\r\n"
 CHUNKED = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+HALF_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 
 
 class Elapsed:
@@ -25,6 +26,13 @@ class Elapsed:
 
     def __eq__(self, seconds: object) -> bool:
         return bool(trio.current_time() - self.start == pytest.approx(seconds, abs=1e-6))
+
+
+async def assert_504_after(seconds: float, wire: Wire) -> None:
+    """Ask, on a connection that has just been opened."""
+    elapsed = Elapsed()
+    assert (await wire.ask()).status == 504
+    assert elapsed == seconds
 
 
 async def test_a_head_that_does_not_end_gets_408_and_the_connection_is_closed(autojump_clock: Clock) -> None:
@@ -155,10 +163,8 @@ async def test_no_first_byte_of_a_response_is_a_504_and_the_client_may_go_on(aut
         await next(answers)(wire)
 
     async with open_world(serve, origin={"response_timeout": 50}) as world:
-        wire, elapsed = world.connect(), Elapsed()
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 50
+        wire = world.connect()
+        await assert_504_after(50, wire)
         assert how(await world.record()) == ("origin", "origin_response_timeout")
         assert world.origin.open_connections == 0
         assert (await wire.ask()).status == 200
@@ -201,12 +207,8 @@ async def test_an_interim_response_while_the_request_body_ends_does_not_lift_the
         async def read_response(self, txn: Transaction) -> None:
             await trio.sleep(5)  # the rest of the request body is sent meanwhile
 
-    async def once(wire: Wire) -> None:
-        await wire.head()
-        await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await wire.rest()
-
-    async with open_world(once, plugins=[Slow()], origin={"response_timeout": 50}) as world:
+    hopeful = stopping_after(b"HTTP/1.1 100 Continue\r\n\r\n")
+    async with open_world(hopeful, plugins=[Slow()], origin={"response_timeout": 50}) as world:
         wire = world.connect()
         await wire.send(POST)
         await trio.testing.wait_all_tasks_blocked()
@@ -218,11 +220,7 @@ async def test_an_interim_response_while_the_request_body_ends_does_not_lift_the
 
 
 async def test_a_response_that_stops_is_cut_so_that_the_client_can_tell(autojump_clock: Clock) -> None:
-    async def stalling(wire: Wire) -> None:
-        await wire.head()
-        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
-        await wire.rest()
-
+    stalling = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
     async with open_world(stalling, http={"inactivity_timeout": 20}) as world:
         wire, elapsed = world.connect(), Elapsed()
         answer = await wire.ask()
@@ -233,12 +231,7 @@ async def test_a_response_that_stops_is_cut_so_that_the_client_can_tell(autojump
 
 
 async def test_a_cut_response_that_ends_by_closing_is_reset_for_its_end_would_make_it_whole(autojump_clock: Clock) -> None:
-    async def stalling(wire: Wire) -> None:
-        await wire.head()
-        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        await wire.rest()
-
-    async with open_world(stalling, http={"inactivity_timeout": 20}) as world:
+    async with open_world(stopping_after(HALF_CHUNKED), http={"inactivity_timeout": 20}) as world:
         wire = world.connect()
         await wire.send(b"GET / HTTP/1.0\r\nHost: origin.test\r\n\r\n")
         await wire.head()
@@ -248,12 +241,7 @@ async def test_a_cut_response_that_ends_by_closing_is_reset_for_its_end_would_ma
 
 
 async def test_a_cut_chunked_response_has_no_last_chunk(autojump_clock: Clock) -> None:
-    async def stalling(wire: Wire) -> None:
-        await wire.head()
-        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        await wire.rest()
-
-    async with open_world(stalling, http={"inactivity_timeout": 20}) as world:
+    async with open_world(stopping_after(HALF_CHUNKED), http={"inactivity_timeout": 20}) as world:
         wire = world.connect()
         await wire.send(GET)
         await wire.head()
@@ -263,10 +251,7 @@ async def test_a_cut_chunked_response_has_no_last_chunk(autojump_clock: Clock) -
 async def test_an_origin_that_cannot_be_connected_to_in_time_is_a_504(autojump_clock: Clock) -> None:
     async with open_world(origin={"connect_timeout": 10}) as world:
         world.origin.delay = 1000
-        wire, elapsed = world.connect(), Elapsed()
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 10
+        await assert_504_after(10, world.connect())
         assert how(await world.record()) == ("origin", "origin_connect_timeout")
 
 
@@ -305,12 +290,7 @@ async def test_a_whole_transaction_has_its_limit(serve: Callable[[Wire], Awaitab
 
 
 async def test_a_limit_that_is_crossed_once_the_response_is_whole_is_no_failure(autojump_clock: Clock) -> None:
-    async def early(wire: Wire) -> None:
-        await wire.head()
-        await wire.send(OK)
-        await wire.rest()
-
-    async with open_world(early, http={"transaction_timeout": 1, "linger_timeout": 2}) as world:
+    async with open_world(stopping_after(OK), http={"transaction_timeout": 1, "linger_timeout": 2}) as world:
         wire, elapsed = world.connect(), Elapsed()
         assert (await wire.ask(POST)).whole
         assert await wire.rest() == b""
@@ -329,10 +309,7 @@ async def test_the_limit_of_a_transaction_counts_for_each_anew(autojump_clock: C
 async def test_a_rule_may_set_the_limit_of_its_transactions(autojump_clock: Clock) -> None:
     rule = RemapRule("//origin.test/", "http://origin.test/", config={"transaction_timeout": 7.0})
     async with open_world(silent, remap=(rule,)) as world:
-        wire, elapsed = world.connect(target=None), Elapsed()
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 7
+        await assert_504_after(7, world.connect(target=None))
 
 
 async def test_a_plugin_may_set_the_limit_of_a_transaction(autojump_clock: Clock) -> None:
@@ -341,28 +318,18 @@ async def test_a_plugin_may_set_the_limit_of_a_transaction(autojump_clock: Clock
             txn.config = attrs.evolve(txn.config, transaction_timeout=3.0)
 
     async with open_world(silent, plugins=[Hasty()]) as world:
-        wire, elapsed = world.connect(), Elapsed()
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 3
+        await assert_504_after(3, world.connect())
 
 
 async def test_a_connection_has_the_deadline_that_its_opener_gave(autojump_clock: Clock) -> None:
     async with open_world(silent) as world:
-        elapsed = Elapsed()
-        wire = world.connect(deadline=trio.current_time() + 5)
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 5
+        await assert_504_after(5, world.connect(deadline=trio.current_time() + 5))
         assert how(await world.record()) == ("proxy", "deadline")
 
 
 async def test_a_deadline_that_is_over_leaves_no_time_at_all(autojump_clock: Clock) -> None:
     async with open_world() as world:
-        wire, elapsed = world.connect(deadline=trio.current_time() - 1), Elapsed()
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 0
+        await assert_504_after(0, world.connect(deadline=trio.current_time() - 1))
         assert how(await world.record()) == ("proxy", "deadline")
 
 
@@ -380,10 +347,7 @@ async def test_a_plugin_that_never_returns_meets_the_limit_of_the_transaction(au
             await trio.sleep_forever()
 
     async with open_world(plugins=[Asleep()], http={"transaction_timeout": 30}) as world:
-        wire, elapsed = world.connect(), Elapsed()
-        answer = await wire.ask()
-        assert answer.status == 504
-        assert elapsed == 30
+        await assert_504_after(30, world.connect())
 
 
 async def test_a_plugin_that_takes_its_time_is_not_mistaken_for_a_slow_party(autojump_clock: Clock) -> None:

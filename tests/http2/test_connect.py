@@ -29,6 +29,21 @@ WEBSOCKET: Fields = [
 PERMITTED = HttpConfig(connect=("*:*",), remap_required=False)
 
 
+async def open_tunnel(client: raw.RawClient, stream: int = 1) -> raw.Answer:
+    """Ask for a WebSocket's tunnel, and wait for the head of the answer."""
+    await client.send(client.head(stream, WEBSOCKET, end=False))
+    await client.until(raw.HEADERS, stream)
+    return client.answers[stream]
+
+
+async def agree(stream: trio.abc.HalfCloseableStream, words: bytes = b"") -> None:
+    """An origin's part: read a request for a tunnel and agree to it; the words come with that."""
+    head, _ = await read_head(stream)
+    await stream.send_all(
+        b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\n" + words
+    )
+
+
 async def test_connect_is_refused_unless_permitted(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         client = world.client
@@ -43,9 +58,7 @@ async def test_connect_is_refused_unless_permitted(autojump_clock: MockClock) ->
 async def test_extended_connect_carries_bytes_both_ways(autojump_clock: MockClock) -> None:
     async with open_world(echo) as world:
         client = world.client
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
-        answer = client.answers[1]
+        answer = await open_tunnel(client)
         assert answer.status == "200"
         assert not set(answer.fields) & {"connection", "upgrade", "sec-websocket-accept", "transfer-encoding"}
         for part in (b"one", b"two"):
@@ -66,8 +79,7 @@ async def test_more_than_the_buffers_goes_through_a_tunnel(autojump_clock: MockC
     async with open_world(echo) as world:
         client = world.client
         await client.ping()
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
+        await open_tunnel(client)
         sent, window = 0, 32768
         while len(client.answers[1].body) < 300_000:
             while sent < 300_000 and window >= 10_000:
@@ -88,10 +100,7 @@ async def test_more_than_the_buffers_goes_through_a_tunnel(autojump_clock: MockC
 
 async def test_origin_may_end_a_tunnel_first(autojump_clock: MockClock) -> None:
     async def serve(stream: trio.abc.HalfCloseableStream) -> None:
-        head, _ = await read_head(stream)
-        await stream.send_all(
-            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\nserver's last"
-        )
+        await agree(stream, b"server's last")
         await stream.send_eof()
         assert await stream.receive_some() == b"client's last"
 
@@ -116,8 +125,7 @@ async def test_reset_of_a_tunnel_reaches_the_origin(autojump_clock: MockClock) -
 
     async with open_world(serve) as world:
         client = world.client
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
+        await open_tunnel(client)
         await client.send(frame(RST_STREAM, 0, 1, number(CANCEL)))
         await ended.wait()
         assert len(await world.records(1)) == 1
@@ -125,9 +133,15 @@ async def test_reset_of_a_tunnel_reaches_the_origin(autojump_clock: MockClock) -
 
 async def switch(stream: trio.abc.HalfCloseableStream) -> None:
     """Agree to a tunnel, and read one thing from it."""
-    head, _ = await read_head(stream)
-    await stream.send_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\n")
+    await agree(stream)
     assert await stream.receive_some() == b"x"
+
+
+async def answer_after_x(client: raw.RawClient, stream: int = 1) -> raw.Answer:
+    """Open a tunnel to an origin that switches, say what it reads, and wait for the end."""
+    await open_tunnel(client, stream)
+    await client.send(client.data(stream, b"x"))
+    return await client.answer(stream)
 
 
 async def raises(stream: trio.abc.HalfCloseableStream) -> None:
@@ -153,11 +167,7 @@ async def say_and_abort(stream: trio.abc.HalfCloseableStream, words: bytes) -> N
 async def test_origin_that_breaks_a_tunnel_resets_the_stream(autojump_clock: MockClock, serve: raw.Serve) -> None:
     """RFC 8441 §5: what a RST is to TCP is RST_STREAM with CANCEL."""
     async with open_world(serve) as world:
-        client = world.client
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
-        await client.send(client.data(1, b"x"))
-        answer = await client.answer(1)
+        answer = await answer_after_x(world.client)
         assert (answer.ended, answer.reset) == (False, CANCEL)
         (record,) = await world.records(1)
         assert (record.status, record.ended.by, record.ended.why) == (101, "origin", "origin_truncated")
@@ -172,11 +182,7 @@ async def test_last_words_of_an_origin_arrive_before_the_reset(autojump_clock: M
         await say_and_abort(stream, words)
 
     async with open_world(serve) as world:
-        client = world.client
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
-        await client.send(client.data(1, b"x"))
-        answer = await client.answer(1)
+        answer = await answer_after_x(world.client)
         assert (len(answer.body), answer.ended, answer.reset) == (60_000, False, CANCEL)
 
 
@@ -186,11 +192,7 @@ async def test_client_that_does_not_read_the_last_words_is_not_waited_for(autoju
         await say_and_abort(stream, b"last words")
 
     async with open_world(serve, initial_window_size=0, http=HttpConfig(linger_timeout=2)) as world:
-        client = world.client
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
-        await client.send(client.data(1, b"x"))
-        answer = await client.answer(1)
+        answer = await answer_after_x(world.client)
         assert (answer.body, answer.ended, answer.reset) == (b"", False, CANCEL)
         assert trio.current_time() == pytest.approx(2)
 
@@ -205,10 +207,7 @@ async def test_origin_that_has_ended_and_left_takes_nothing_more(autojump_clock:
     async with open_world(serve, http=HttpConfig(tunnel_timeout=20)) as world:
         client = world.client
         for stream, late in ((1, True), (3, False)):
-            await client.send(client.head(stream, WEBSOCKET, end=False))
-            await client.until(raw.HEADERS, stream)
-            await client.send(client.data(stream, b"x"))
-            answer = await client.answer(stream)
+            answer = await answer_after_x(client, stream)
             assert (answer.body, answer.ended, answer.reset) == (b"bye", True, None)
             begun = trio.current_time()
             if late:
@@ -249,8 +248,7 @@ async def test_whoever_has_not_read_the_key_gets_no_tunnel(autojump_clock: MockC
 async def test_tunnel_has_no_trailers(autojump_clock: MockClock) -> None:
     async with open_world(echo) as world:
         client = world.client
-        await client.send(client.head(1, WEBSOCKET, end=False))
-        await client.until(raw.HEADERS, 1)
+        await open_tunnel(client)
         await client.send(client.head(1, [("x", "1")]))
         assert (await client.answer(1)).reset == PROTOCOL_ERROR
 
@@ -332,10 +330,7 @@ async def test_what_a_client_said_to_an_origin_that_has_gone_is_held_no_longer(a
     gone: dict[str, trio.Event] = {}
 
     async def serve(stream: trio.abc.HalfCloseableStream) -> None:
-        head, _ = await read_head(stream)
-        await stream.send_all(
-            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + raw.websocket_accept(head) + b"\r\n"
-        )
+        await agree(stream)
         await stream.send_eof()
         gone["now"] = trio.Event()
         await gone["now"].wait()

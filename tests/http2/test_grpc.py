@@ -168,8 +168,11 @@ class Room:
     over: trio.Event
     """The origin has come to the end of a call, in whatever way."""
 
-    def call(self, stream: int = 1) -> Call:
-        return Call(self.client, stream)
+    async def call(self, stream: int = 1) -> Call:
+        """One that has begun."""
+        call = Call(self.client, stream)
+        await call.begin()
+        return call
 
 
 @asynccontextmanager
@@ -210,6 +213,14 @@ async def open_room(serve: Serve, where: str = "plugin", **http: Any) -> AsyncIt
 at_both = pytest.mark.parametrize("where", ["plugin", "tcp"])
 
 
+async def echo(call: Served) -> None:
+    """Each message as it comes, and the status once the client has said its last."""
+    await call.begin()
+    while (message := await call.receive()) is not None:
+        await call.send(message)
+    await call.finish()
+
+
 @at_both
 async def test_each_message_of_a_conversation_waits_for_the_answer_to_the_one_before(where: str) -> None:
     """Nothing is held back in either direction: with one message kept anywhere, the next would never be said."""
@@ -221,8 +232,7 @@ async def test_each_message_of_a_conversation_waits_for_the_answer_to_the_one_be
         await call.finish(0, "grpc-message: fine")
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         for turn in range(50):
             # (an empty one, small ones, and ones that are larger than any buffer on the way)
             message = b"m" * (turn if turn < 45 else 60_000)
@@ -237,16 +247,8 @@ async def test_each_message_of_a_conversation_waits_for_the_answer_to_the_one_be
 
 @at_both
 async def test_conversations_on_one_connection_do_not_wait_for_each_other(where: str) -> None:
-    async def serve(call: Served) -> None:
-        await call.begin()
-        while (message := await call.receive()) is not None:
-            await call.send(message)
-        await call.finish()
-
-    async with open_room(serve, where) as room:
-        calls = [room.call(stream) for stream in range(1, 41, 2)]
-        for call in calls:
-            await call.begin()
+    async with open_room(echo, where) as room:
+        calls = [await room.call(stream) for stream in range(1, 41, 2)]
         for turn in range(5):
             for call in calls[turn:] + calls[:turn]:
                 await call.send(b"%d %d" % (call.stream, turn))
@@ -269,8 +271,7 @@ async def test_origin_speaks_first(where: str) -> None:
         await call.finish()
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         assert await call.receive() == b"welcome"
         await call.send(b"thanks")
         await call.half_close()
@@ -294,8 +295,7 @@ async def test_origin_streams_each_message_as_it_has_it(where: str) -> None:
         await call.finish()
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         await call.send(b"list")
         await call.half_close()
         for turn in range(10):
@@ -319,8 +319,7 @@ async def test_client_streams_each_message_as_it_has_it(where: str) -> None:
         await call.finish()
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         for turn in range(10):
             await call.send(b"%d" % turn)
             await got.wait()
@@ -335,16 +334,8 @@ async def test_client_streams_each_message_as_it_has_it(where: str) -> None:
 @at_both
 async def test_messages_need_not_keep_to_frames(where: str) -> None:
     """Several in one, and one in several: what they are is a matter of the ends."""
-
-    async def serve(call: Served) -> None:
-        await call.begin()
-        while (message := await call.receive()) is not None:
-            await call.send(message)
-        await call.finish()
-
-    async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+    async with open_room(echo, where) as room:
+        call = await room.call()
         await call.send(b"one", b"", b"three")
         assert [await call.receive() for _ in range(3)] == [b"one", b"", b"three"]
         for byte in prefixed(b"split"):
@@ -360,8 +351,7 @@ async def test_metadata_reaches_the_origin(where: str) -> None:
         await call.refuse(12)
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         await call.half_close()
         await call.end()
         (served,) = room.calls
@@ -386,9 +376,8 @@ async def test_status_without_a_message_is_one_head_that_ends_the_stream(where: 
         await call.refuse(12)
         await call.wait_for_end()
 
-    async with open_room(serve, where, linger_timeout=0.1) as room:
-        call = room.call()
-        await call.begin()
+    async with open_room(serve, where, linger_timeout=0) as room:
+        call = await room.call()
         if half_closed:
             await call.half_close()
         else:
@@ -408,8 +397,7 @@ async def test_status_after_no_message_at_all_is_two_heads(where: str) -> None:
         await call.finish(5, "grpc-message: not%20found", "grpc-status-details-bin: CAUSBG5vbmU")
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         await call.half_close()
         answer = await call.end()
         assert answer.trailers == {"grpc-status": "5", "grpc-message": "not%20found", "grpc-status-details-bin": "CAUSBG5vbmU"}
@@ -426,9 +414,8 @@ async def test_status_before_the_client_has_ended_is_whole(where: str) -> None:
         await call.finish(11)
         await call.wait_for_end()
 
-    async with open_room(serve, where, linger_timeout=0.1) as room:
-        call = room.call()
-        await call.begin()
+    async with open_room(serve, where, linger_timeout=0) as room:
+        call = await room.call()
         await call.send(b"first", b"second")
         assert await call.receive() == b"first"
         answer = await call.end()
@@ -444,8 +431,7 @@ async def test_origin_learns_that_the_client_has_cancelled(where: str) -> None:
         await call.wait_for_end()
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         assert await call.receive() == b"first"
         assert not room.over.is_set()
         await room.client.send(frame(RST_STREAM, 0, 1, number(CANCEL)))
@@ -455,8 +441,7 @@ async def test_origin_learns_that_the_client_has_cancelled(where: str) -> None:
         assert (record.ended.by, record.ended.why) == ("client", "client_gone")
         assert record.response_bytes == len(prefixed(b"first"))
         # its neighbours are not concerned
-        after = room.call(3)
-        await after.begin()
+        after = await room.call(3)
         assert await after.receive() == b"first"
 
 
@@ -469,8 +454,7 @@ async def test_call_that_breaks_off_does_not_look_complete(where: str) -> None:
         await call.send(b"first")
 
     async with open_room(serve, where) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         assert await call.receive() == b"first"
         answer = await call.end()
         assert (answer.ended, answer.reset, answer.trailers) == (False, INTERNAL_ERROR, None)
@@ -487,8 +471,7 @@ async def test_deadline_of_the_proxy_ends_both_sides(autojump_clock: MockClock, 
         await call.wait_for_end()
 
     async with open_room(serve, transaction_timeout=7) as room:
-        call = room.call()
-        await call.begin()
+        call = await room.call()
         await call.send(b"a question")
         await call.half_close()
         answer = await call.end()

@@ -14,8 +14,9 @@ import attrs
 import trio
 import trio.testing
 
+from tests.engine._world import TellingLog
 from tests.rfc._strict import Message, Violation, parse_request, parse_response
-from trio_tsconnect import HttpConfig, LogRecord, MemoryLog, OriginConfig, Plugin, Proxy, ProxyConfig, RemapRule, open_proxy
+from trio_tsconnect import HttpConfig, LogRecord, OriginConfig, Plugin, Proxy, ProxyConfig, RemapRule, open_proxy
 
 Transport = Literal["tcp", "virtual"]
 Serve = Callable[["Wire"], Awaitable[None]]
@@ -162,7 +163,7 @@ class Rig:
 
     transport: Transport
     proxy: Proxy
-    log: MemoryLog
+    log: TellingLog
     origin: Origin
     port: int
     _clients: list[Wire] = attrs.Factory(list)
@@ -188,9 +189,7 @@ class Rig:
     async def records_of(self, count: int) -> list[LogRecord]:
         """So many records, once they are written."""
         await trio.testing.wait_all_tasks_blocked()
-        while len(self.log.records) < count:  # noqa: ASYNC110 - the log tells nobody
-            await trio.sleep(0.01)
-        return self.log.records
+        return await self.log.wait(count, patience=PATIENCE)
 
     async def settled(self) -> None:
         """Once no session is left."""
@@ -243,7 +242,7 @@ async def open_rig(
     """
     received: list[Message] = []
     server = Origin(serve or saying(received, *(replies or (OK,)), close=close), received=received)
-    log = MemoryLog()
+    log = TellingLog()
     async with trio.open_nursery() as nursery:
         server.port = await _listen(nursery, server.handle)
         remap = rules(server.port) if rules else (RemapRule("//site.test/", f"http://127.0.0.1:{server.port}/", preserve_host=True),)

@@ -62,8 +62,12 @@ async def drop_much(stream: trio.abc.ReceiveStream, peak: Peak, already: int) ->
             peak.look()
 
 
-def plain_head(first: bytes, framing: bytes) -> bytes:
-    return b"%b\r\nHost: site.test\r\n%b\r\n" % (first, framing)
+def framing_field(*, chunked: bool) -> bytes:
+    return b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % SIZE
+
+
+def plain_head(first: bytes, fields: bytes = b"") -> bytes:
+    return b"%b\r\nHost: site.test\r\n%b\r\n" % (first, fields)
 
 
 @pytest.mark.parametrize("framing", ["counted", "chunked"])
@@ -73,14 +77,13 @@ async def test_a_body_of_any_size_comes_down_in_constant_memory(framing: str, tr
 
     async def serve(wire: Wire) -> None:
         await wire.until(b"\r\n\r\n")
-        field = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % SIZE
-        await wire.send(b"HTTP/1.1 200 OK\r\n%b%b\r\n" % (DATE, field))
+        await wire.send(b"HTTP/1.1 200 OK\r\n%b%b\r\n" % (DATE, framing_field(chunked=chunked)))
         await send_much(wire, peak, chunked=chunked)
 
     async with open_rig(transport, serve=serve) as rig:
         client = await rig.connect()
         # HTTP/1.0 gets the content of chunks as it is, so that nothing but content is counted
-        await client.send(plain_head(b"GET / HTTP/1.0", b""))
+        await client.send(plain_head(b"GET / HTTP/1.0"))
         await client.until(b"\r\n\r\n")
         await drop_much(client.stream, peak, len(client.buffer))
         record = await rig.record()
@@ -106,7 +109,7 @@ async def test_a_body_of_any_size_goes_up_in_constant_memory(framing: str, trans
 
     async with open_rig(transport, serve=serve) as rig, trio.open_nursery() as nursery:
         client = await rig.connect()
-        await client.send(plain_head(b"PUT / HTTP/1.1", b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % SIZE))
+        await client.send(plain_head(b"PUT / HTTP/1.1", framing_field(chunked=chunked)))
         nursery.start_soon(lambda: send_much(client, peak, chunked=chunked))
         assert (await client.response(b"PUT")).status == 204
         record = await rig.record()
