@@ -290,6 +290,21 @@ async def test_client_that_was_answered_may_end_its_request_early(autojump_clock
         assert client.answers[1].reset is None
 
 
+async def test_response_that_the_clients_window_keeps_back_is_not_cut_by_the_request_that_goes_on(autojump_clock: MockClock) -> None:
+    """RFC 9113 §8.1: RST_STREAM with NO_ERROR comes after the complete response, however long the client leaves its window closed."""
+    async with open_world(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), initial_window_size=0) as world:
+        client = world.client
+        await client.send(client.head(1, POST, end=False))
+        await trio.sleep(20)  # in trio's time: more than `linger_timeout`, less than a client may take that does not read
+        await client.settle()
+        answer = client.answers[1]
+        assert (answer.status, answer.ended, answer.reset) == ("200", False, None)
+        await client.send(frame(raw.WINDOW_UPDATE, 0, 1, number(5)))
+        await client.until(raw.DATA, 1)
+        assert (answer.body, answer.ended) == (b"hello", True)
+        assert (await client.until(RST_STREAM, 1)).number == NO_ERROR
+
+
 @pytest.mark.parametrize("declared", [100_000, None])
 async def test_window_is_opened_for_the_rest_before_the_response_ends(autojump_clock: MockClock, declared: int | None) -> None:
     """A client may read nothing more once it has its response, and still send its request to the end."""
