@@ -6,7 +6,21 @@ import pytest
 import trio
 import trio.testing
 
-from tests.engine._world import GET, OK, MemoryOrigin, Serve, TellingLog, Wire, how, listening, open_world, replying, silent, use_memory
+from tests.engine._world import (
+    GET,
+    OK,
+    MemoryOrigin,
+    Serve,
+    TellingLog,
+    Wire,
+    World,
+    how,
+    listening,
+    open_world,
+    replying,
+    silent,
+    use_memory,
+)
 from trio_tsconnect import (
     ConnectOptions,
     ConnectRefused,
@@ -190,6 +204,42 @@ async def test_draining_ends_idle_sessions_at_once_and_says_whether_all_ended(au
         assert ended == [False]
         assert trio.current_time() == pytest.approx(start + 10)
         await idle.stream.aclose()
+
+
+@pytest.mark.parametrize("transport", ["virtual", "tcp"])
+async def test_a_request_that_has_come_when_the_drain_begins_is_served_and_told_to_be_the_last(
+    transport: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 9112 §9.6: the response before it has not said `Connection: close`."""
+    go = trio.Event()
+
+    async def in_two_parts(wire: Wire) -> None:
+        for _ in range(2):
+            await wire.head()
+            await wire.send(OK[:-2])
+            await go.wait()
+            await wire.send(OK[-2:])
+
+    worlds: list[World] = []
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        await worlds[0].proxy.serve_stream(stream)
+
+    async with listening(handle) as port, open_world(in_two_parts, http={"remap_required": False}) as world, trio.open_nursery() as nursery:
+        worlds.append(world)
+        wire = world.connect() if transport == "virtual" else Wire(await trio.open_tcp_stream("127.0.0.1", port))
+        await wire.send(GET)
+        await wire.until(b"hel")
+        await wire.send(GET)
+        nursery.start_soon(world.proxy.drain, 60)
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+        await wire.until(b"lo")
+        answer = await wire.answer()
+        assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"hello", "close")
+        assert await wire.rest() == b""
+        await wire.stream.aclose()
+    assert [how(record) for record in world.records] == [("proxy", "complete")] * 2
 
 
 async def test_when_the_body_returns_transactions_may_finish(autojump_clock: trio.testing.MockClock) -> None:

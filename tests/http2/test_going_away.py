@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_tsconnect import ConnectRefused, HttpConfig
-from trio_tsconnect.http2 import Http2Limits
+from trio_tsconnect import ConnectRefused, HttpConfig, open_virtual_connection_pair
+from trio_tsconnect.http2 import Http2Limits, serve_http2
 
 from . import _raw as raw
 from ._raw import (
@@ -134,17 +134,29 @@ async def test_idle_client_that_goes_away_is_let_go(autojump_clock: MockClock) -
         assert trio.current_time() == 0
 
 
-async def test_cancelled_server_cancels_its_transactions(autojump_clock: MockClock) -> None:
-    async with open_world(silence) as world:
-        client = world.client
-        await client.send(client.head(1, GET))
+@pytest.mark.parametrize("steps", range(10))
+@pytest.mark.parametrize("with_the_proxy", [True, False])
+async def test_cancelled_server_cancels_its_transactions(autojump_clock: MockClock, steps: int, with_the_proxy: bool) -> None:
+    """And the record says that it was the proxy's doing, as it does of HTTP/1.1, also of a request that has only just come."""
+    async with open_world(silence) as world, trio.open_nursery() as clients:
+        ours, theirs = open_virtual_connection_pair(buffer_index=14)
+        clients.start_soon(serve_http2, world.proxy, theirs)
+        client = RawClient(ours)
+        await client.greet()
+        await client.send(client.head(1, GET), client.head(3, POST, end=False), client.data(3, b"x" * 100))
         await client.settle()
-        world.nursery.cancel_scope.cancel()
+        await client.send(client.head(5, GET), client.head(7, POST, end=False), client.data(7, b"x" * 100))
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        (world.nursery if with_the_proxy else clients).cancel_scope.cancel()
         await trio.lowlevel.cancel_shielded_checkpoint()
         with trio.CancelScope(shield=True):
             await wait_all_tasks_blocked()
         assert world.proxy.statistics().sessions == 0
-        assert len(world.log.records) == 1
+        ended = {record.stream: (record.ended.by, record.ended.why) for record in world.log.records}
+        assert len(world.log.records) == len(ended)
+        assert {1, 3} <= set(ended)
+        assert set(ended.values()) == {("proxy", "cancelled")}
 
 
 def whole(client: RawClient) -> bytes:
@@ -171,16 +183,16 @@ def by_fault(client: RawClient) -> bytes:
     return frame(raw.DATA, 0, 0)
 
 
-@pytest.mark.parametrize("end", [by_reset, by_fault])
+@pytest.mark.parametrize(("end", "why"), [(by_reset, "client_gone"), (by_fault, "protocol_error")])
 @pytest.mark.parametrize("ask", [whole, with_a_body, larger_than_its_buffer, tunnel])
 async def test_request_that_ends_in_the_moment_in_which_it_came_has_its_record(
-    autojump_clock: MockClock, ask: Callable[[RawClient], bytes], end: Callable[[RawClient], bytes]
+    autojump_clock: MockClock, ask: Callable[[RawClient], bytes], end: Callable[[RawClient], bytes], why: str
 ) -> None:
     async with open_world(silence, limits=Http2Limits(buffer_index=3)) as world:
         client = world.client
         await client.send(ask(client) + end(client))
         (record,) = await world.records(1)
-        assert (record.stream, record.url, record.ended.by, record.ended.why) == (1, "http://site.example/", "client", "client_gone")
+        assert (record.stream, record.url, record.ended.by, record.ended.why) == (1, "http://site.example/", "client", why)
 
 
 @pytest.mark.parametrize("steps", range(8))

@@ -55,7 +55,7 @@ async def run_transaction(txn: Transaction) -> None:
         txn.keep_alive = False
         if txn.method is None:
             txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
-        txn.end("client", txn.session.gone_because or Failure.CLIENT_GONE.value)
+        txn.end(*txn.session.gone_because)
     except (trio.Cancelled, BaseExceptionGroup):  # a nursery in a hook raises a group of them
         txn.keep_alive = False
         if txn.method is None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._transaction import Transaction
 
+FRONT_END_CLOSED = "front_end_closed"
+"""What a front end gives as its reason when it closes or aborts a virtual connection because it is being ended itself."""
 _CAUSE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 logger = logging.getLogger("trio_tsconnect")
 
@@ -49,7 +51,7 @@ class Session:
     done: trio.Event | None = None
     nursery: trio.Nursery | None = None
     _cancelled = False
-    _gone: str | None = None
+    _gone: tuple[str, str] | None = None
     _started = False
     _idling = False
 
@@ -108,16 +110,19 @@ class Session:
     def client_is_gone(self, reason: str = "") -> None:
         """The client can receive no answer any more: its transaction ends. Bytes it wrote before still make one, for the log.
 
-        A reason that is one snake_case word is the cause that the record tells.
+        A reason that is one snake_case word is the cause that the record tells; that of a front end which is ended is the proxy's own doing.
         """
-        self._gone = reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value
+        if reason == FRONT_END_CLOSED:
+            self._gone = ("proxy", Failure.CANCELLED.value)
+        else:
+            self._gone = ("client", reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value)
         if self.transaction is not None and self.transaction.state is not State.TUNNEL:  # a tunnel drains first, and ends by itself
-            self.cancel("client", self._gone)
+            self.cancel(*self._gone)
 
     @property
-    def gone_because(self) -> str | None:
-        """Why the client is gone, as a cause for the log; None while it is not known to be."""
-        return self._gone
+    def gone_because(self) -> tuple[str, str]:
+        """Whose doing it is that the client is gone, and the cause for the log; the client's, as far as is known."""
+        return self._gone or ("client", Failure.CLIENT_GONE.value)
 
     @property
     def client_has_gone(self) -> bool:
@@ -155,7 +160,7 @@ class Session:
             self.requests += 1
             self.transaction = txn = self.proxy.new_transaction(self)
             if self._gone is not None:
-                self.cancel("client", self._gone)
+                self.cancel(*self._gone)
             try:
                 await self.proxy.run_transaction(txn)
             finally:
@@ -168,8 +173,8 @@ class Session:
     async def _next_request(self) -> bool:
         if self.http.skip_empty_lines():
             return True  # pipelined: the next request is here already
-        if self.proxy.draining and (self.requests or self._is_late()):
-            return False
+        if self.proxy.draining and (self.requests or not self.awaited) and not has_input(self.stream):
+            return False  # (what has come already is served, and told that it was the last)
         if not self.requests and self.http.fill_now() and self.http.skip_empty_lines():
             return True  # of a virtual connection: it was written before this task could begin
         self.proxy.timer.set(self, trio.current_time() + self.proxy.config.http.keep_alive_timeout)
@@ -185,10 +190,6 @@ class Session:
         self.stop_idling()
         if self._idling:  # something has come that may yet turn out to be no request
             self.proxy.timer.set(self, trio.current_time() + self.proxy.config.http.keep_alive_timeout)
-
-    def _is_late(self) -> bool:
-        """Whether the proxy began to drain before this session could wait for its first request, and none has come."""
-        return not self.awaited and not has_input(self.stream)
 
     async def _start(self) -> None:
         self._started = True

@@ -161,7 +161,7 @@ class Stream:
             # (busy: the stream's own task is being cancelled as it writes)
             with contextlib.suppress(trio.WouldBlock, trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self.pipe.send_nowait(self.head.head[: self._connection.window_size])
-        self.pipe.close()
+        self.pipe.close(reason)
 
     # ------------------------------------------------------------------------------------------------------------ its task, if any
 

@@ -137,13 +137,13 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         self.close()
         await trio.lowlevel.checkpoint()
 
-    def close(self) -> None:
-        """What `aclose` does, without the checkpoint."""
+    def close(self, reason: str = "closed") -> None:
+        """What `aclose` does, without the checkpoint; the peer is told the reason if it watches (`watch_peer`)."""
         if not self._closed:
             self._closed = True
             self._out.close_writer()
             self._in.close_reader()
-            self._leave("closed")
+            self._leave(reason)
 
     def abort(self, reason: str = "aborted") -> None:
         """Break both ends at once, dropping what is unread, as a reset does to a TCP connection. Synchronous; idempotent."""
