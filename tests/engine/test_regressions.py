@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -685,3 +686,105 @@ async def test_session_that_a_hook_cancels_says_nothing_more(field: bytes) -> No
             assert await connection.receive_some() == b""
         connection.close()
     assert [how(record) for record in log.records] == [("plugin", "not_you")]
+
+
+# -------------------------------------------------------------------------------------------------------- requests that name no host
+
+BARE = b"GET /path HTTP/1.0\r\n%b\r\n"
+
+
+@pytest.mark.parametrize("host", [b"", b"Host:\r\n"])
+@pytest.mark.parametrize("transport", ["virtual", "tcp"])
+async def test_http_1_0_without_a_host_means_the_proxy_itself(transport: str, host: bytes, autojump_clock: Clock) -> None:
+    """RFC 9112 §3.3: so a rule for any host has it."""
+    heads: list[tuple[str, dict[str, str]]] = []
+
+    async def note(wire: Wire) -> None:
+        heads.append(await wire.head())
+        await wire.send(OK)
+
+    rules = (RemapRule("//other.test/", "http://other.test/"), RemapRule("/", "http://origin.test/"))
+    async with open_door(transport, note, remap=rules) as (world, connect):
+        wire = await connect()
+        async with wire.stream:
+            assert (await wire.ask(BARE % host)).status == 200
+        (head,) = heads
+        assert (head[0], head[1]["host"]) == ("GET /path HTTP/1.1", "origin.test")
+        (record,) = await world.log.wait()
+        assert (record.url or "").endswith("/path")
+
+
+async def test_http_1_0_without_a_host_is_for_the_connections_target(autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        assert (await world.connect(target=("origin.test", 80)).ask(BARE % b"")).status == 200
+        assert (await world.record()).url == "http://origin.test/path"
+
+
+async def test_what_names_no_host_is_never_sent_back_to_the_proxy_itself(autojump_clock: Clock) -> None:
+    async with open_door("tcp", replying(OK)) as (world, connect):
+        wire = await connect()
+        async with wire.stream:
+            assert (await wire.ask(BARE % b"")).status == 400
+        assert how((await world.log.wait())[0]) == ("client", "no_host")
+
+
+@pytest.mark.parametrize("target", [b"/path", b"http://origin.test/path"])
+async def test_http_1_1_without_a_host_is_refused_whatever_its_target(target: bytes, autojump_clock: Clock) -> None:
+    """RFC 9112 §3.2."""
+    async with open_world(http=OPEN_PROXY) as world:
+        wire = world.connect(target=None)
+        answer = await wire.ask(b"GET %b HTTP/1.1\r\n\r\n" % target)
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert how(await world.record()) == ("client", "no_host")
+        assert world.origin.heads == []
+
+
+# -------------------------------------------------------------------------------------------------- what cannot become a request any more
+
+
+@pytest.mark.parametrize("begin", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\x00", b" GET", b"\xff\xfb", b"\x7f"])
+async def test_what_begins_as_no_request_does_is_refused_at_once(begin: bytes, autojump_clock: Clock) -> None:
+    """A TLS handshake with a port in clear text, say: its client waits for an answer, and would for as long as a head may take."""
+    async with open_world() as world:
+        wire = world.connect()
+        await wire.send(begin)
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert trio.current_time() == 0
+        assert how(await world.record()) == ("client", "malformed_head")
+
+
+@pytest.mark.parametrize("answered", ["no rule", "by a plugin", "by access"])
+async def test_a_client_that_waits_for_100_is_told_that_the_connection_ends(answered: str, autojump_clock: Clock) -> None:
+    """RFC 9110 §10.1.1: it may send the body or not, so what comes next could be either."""
+
+    class Answers(Plugin):
+        async def pre_remap(self, txn: Transaction) -> None:
+            txn.respond(200, "from here")
+
+    plugins = [Answers()] if answered == "by a plugin" else []
+    http = {"max_request_body": 5} if answered == "by access" else {}
+    async with open_world(plugins=plugins, http=http) as world:
+        wire = world.connect(target=None if answered == "no rule" else ("origin.test", 80))
+        answer = await wire.ask(POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert answer.status == {"no rule": 404, "by a plugin": 200, "by access": 413}[answered]
+        assert answer.headers["connection"] == "close"
+
+
+# ------------------------------------------------------------------------------------------------------------ when the system has no more
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_lack_of_descriptors_is_not_the_origins_fault(
+    grouped: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    async def fail(*args: object) -> trio.SocketStream:
+        lack = OSError(errno.EMFILE, "Too many open files")
+        cause = ExceptionGroup("all of them", [OSError(errno.ECONNREFUSED, "refused"), lack]) if grouped else lack
+        raise OSError("all attempts to connect failed") from cause
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    log = MemoryLog()
+    async with open_proxy(ProxyConfig(remap=(RemapRule("/", "http://127.0.0.1:1/"),)), log=log) as proxy:
+        assert (await Wire(proxy.connect()).ask(GET)).status == 503
+    assert [how(record) for record in log.records] == [("proxy", "no_descriptors")]

@@ -33,6 +33,7 @@ def test_every_failure_has_an_outcome_that_can_be_logged_and_sent(failure: Failu
         (Failure.REQUEST_TOO_LARGE, 413, "client"),
         (Failure.PLUGIN, 500, "plugin"),
         (Failure.LOOP, 400, "proxy"),
+        (Failure.NO_DESCRIPTORS, 503, "proxy"),
         (Failure.CLIENT_GONE, None, "client"),
         (Failure.CLIENT_TIMEOUT, None, "client"),
         (Failure.CANCELLED, None, "proxy"),

@@ -29,7 +29,7 @@ def test_a_target_uri_survives_its_own_text(uri: TargetURI) -> None:
 def test_origin_form_and_absolute_form_name_the_same_uri(uri: TargetURI) -> None:
     origin_form = Request("GET", uri.path, {"Host": uri.authority})
     assert target_uri(origin_form, scheme=uri.scheme) == uri
-    assert target_uri(Request("GET", str(uri))) == uri
+    assert target_uri(Request("GET", str(uri), {"Host": "other.test"})) == uri
 
 
 @given(hosts, ports)
@@ -203,18 +203,20 @@ def test_a_target_uri_is_checked_when_made(wrong: dict[str, str]) -> None:
     ],
 )
 def test_each_form_of_target_names_its_uri(method: str, target: str, host: str | None, expected: str) -> None:
-    request = Request(method, target, {} if host is None else {"Host": host})
+    request = Request(method, target, {}, "1.0") if host is None else Request(method, target, {"Host": host})
     assert str(target_uri(request)) == expected
+    if host is None:  # RFC 9112 §3.2: a client of HTTP/1.1 says Host all the same
+        assert str(target_uri(Request(method, target, {"Host": ""}))) == expected
 
 
 def test_the_asterisk_form_is_kept_as_such() -> None:
     assert target_uri(Request("OPTIONS", "*", {"Host": "a"})).path == "*"
-    assert target_uri(Request("OPTIONS", "http://a")).path == "*"
+    assert target_uri(Request("OPTIONS", "http://a", {"Host": "a"})).path == "*"
 
 
 def test_the_scheme_is_given_where_the_target_has_none() -> None:
     assert str(target_uri(Request("GET", "/", {"Host": "a"}), scheme="https")) == "https://a/"
-    assert target_uri(Request("GET", "http://a/"), scheme="https").scheme == "http"
+    assert target_uri(Request("GET", "http://a/", {"Host": "a"}), scheme="https").scheme == "http"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +224,9 @@ def test_the_scheme_is_given_where_the_target_has_none() -> None:
     [
         ("GET", "/", None, "no_host"),
         ("GET", "/", "", "no_host"),
+        ("GET", "http://a/", None, "no_host"),
+        ("OPTIONS", "*", None, "no_host"),
+        ("CONNECT", "a:443", None, "no_host"),
         ("GET", "/", "a b", "bad_host"),
         ("GET", "*", "a", "bad_target"),
         ("GET", "hello", "a", "bad_target"),

@@ -69,6 +69,7 @@ def test_rfc_9112_7_1_what_a_chunked_body_is(data: bytes, content: bytes, traile
         b"1;a\x00\r\nx",
         b"1;a=\n\r\nx",
         b"10000000000000000\r\nx",
+        b"8000000000000000\r\nx",
         b"1" + b"\x00" + b"\r\nx",
         b"\xef\xbc\x91\r\nx",
         b"1;" + b"a" * 1100 + b"\r\n",

@@ -6,6 +6,7 @@ connections different (the port, the server name, the trust) is in it.
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from functools import lru_cache
@@ -17,6 +18,8 @@ import trio
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.message import Failure
 from trio_tsconnect.stream import ProbedTransport, close_now
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Origin(Protocol):
@@ -81,8 +84,8 @@ class TCPOrigin:
             stream = await trio.open_tcp_stream(self.host, self.port)
         except (socket.gaierror, UnicodeError):
             raise TransactionFailure(Failure.ORIGIN_NAME_NOT_FOUND, "The origin's name has no address.") from None
-        except OSError:
-            raise TransactionFailure(Failure.ORIGIN_REFUSED, "The origin does not accept connections.") from None
+        except OSError as exc:
+            raise _refusal(exc) from None
         return stream if self.tls is None else await _secure(stream, self.tls)
 
 
@@ -103,9 +106,18 @@ class UnixOrigin:
         """Connect."""
         try:
             stream = await trio.open_unix_socket(self.path)
-        except OSError:
-            raise TransactionFailure(Failure.ORIGIN_REFUSED, "The origin does not accept connections.") from None
+        except OSError as exc:
+            raise _refusal(exc) from None
         return stream if self.tls is None else await _secure(stream, self.tls)
+
+
+def _refusal(exc: OSError) -> TransactionFailure:
+    """What trio says of one attempt, or of all of them, that failed: the origin's doing, unless we have come to an end."""
+    cause = exc.__cause__
+    attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (exc, cause)
+    if any(isinstance(each, OSError) and each.errno in _EXHAUSTED for each in attempts):
+        return TransactionFailure(Failure.NO_DESCRIPTORS, "The proxy cannot open another connection.")
+    return TransactionFailure(Failure.ORIGIN_REFUSED, "The origin does not accept connections.")
 
 
 async def _secure(stream: trio.SocketStream, tls: TLS) -> trio.abc.Stream:

@@ -126,6 +126,7 @@ def _body_allows_keep_alive(txn: Transaction) -> bool:
     http = txn.session.http
     if http.body_complete:
         return True
-    if txn.expects_continue and not txn.expectation_met and not http.buffered:
+    expects = txn.expects_continue or (not txn.prepared and txn.has_request and expects_continue(txn.request))
+    if expects and not txn.expectation_met and not http.buffered:
         return False  # a client that waits for 100 may send the body or not (RFC 9110 §10.1.1)
     return txn.sending_body or (http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body)

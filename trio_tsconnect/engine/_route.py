@@ -9,6 +9,7 @@ from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._origin import TLS, Origin, TCPOrigin, UnixOrigin
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.message import BadRequest, Failure, TargetURI, target_uri, via_names
+from trio_tsconnect.stream import own_authority
 
 _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -16,8 +17,10 @@ _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 def remap(txn: Transaction) -> None:
     """Decide the target URI; from here on it is the request's target. `TransactionFailure` when there is nowhere to go."""
     proxy, request = txn.proxy, txn.request
+    # RFC 9112 §3.3: a client of HTTP/1.0 that names no host means the one that it has connected to
+    default = own_authority(txn.session.stream) if request.version == "1.0" and not request.headers.get(b"host") else None
     try:
-        uri = target_uri(request, scheme=txn.client.scheme)
+        uri = target_uri(request, scheme=txn.client.scheme, default_authority=default)
     except BadRequest as exc:
         raise TransactionFailure(exc) from None
     txn.url = str(uri)
@@ -42,6 +45,8 @@ def remap(txn: Transaction) -> None:
             txn.origin_config = rule.origin_config(txn.origin_config)
     elif txn.session.target is None and txn.intercept_origin is None and txn.config.remap_required:
         raise TransactionFailure(Failure.NO_REMAP_RULE, f"No rule says where {uri.authority}{uri.path} is to be had.")
+    elif default is not None and uri.authority == default and txn.session.target is None and txn.intercept_origin is None:
+        raise TransactionFailure(BadRequest("no_host", "The request names no host, and no rule says what this proxy itself has to offer."))
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)

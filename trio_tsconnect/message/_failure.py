@@ -49,6 +49,8 @@ class Failure(enum.Enum):
     """The origin's name has no address."""
     ORIGIN_REFUSED = "origin_refused"
     """No address of the origin accepted a connection."""
+    NO_DESCRIPTORS = "no_descriptors"
+    """The system gives the proxy no more descriptors (`ulimit -n`), so it cannot connect to the origin."""
     ORIGIN_TLS = "origin_tls"
     """The TLS handshake with the origin failed, or its certificate was not accepted."""
     ORIGIN_CONNECT_TIMEOUT = "origin_connect_timeout"
@@ -132,7 +134,7 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
             return 502, "origin"  # RFC 9110 §15.6.3
         case Failure.ORIGIN_CONNECT_TIMEOUT | Failure.ORIGIN_RESPONSE_TIMEOUT | Failure.ORIGIN_INACTIVITY:
             return 504, "origin"  # RFC 9110 §15.6.5
-        case Failure.ORIGIN_BUSY:
+        case Failure.ORIGIN_BUSY | Failure.NO_DESCRIPTORS:
             return 503, "proxy"  # RFC 9110 §15.6.4
         case Failure.TUNNEL_IDLE:
             return None, "proxy"

@@ -160,10 +160,13 @@ def is_absolute_form(target: str) -> bool:
 def target_uri(request: Request, *, scheme: str = "http", default_authority: str | None = None) -> TargetURI:
     """Reconstruct the target URI of a request (RFC 9112 §3.3), with `scheme` for the forms that name none.
 
-    A target in absolute form wins over the Host field (RFC 9112 §3.2.2). Without either, an HTTP/1.0 request gets `default_authority`;
-    otherwise `BadRequest` "no_host": RFC 9112 §3.2 demands Host of HTTP/1.1. For CONNECT host and port are those of the target, the path is "/".
+    A target in absolute form wins over the Host field (RFC 9112 §3.2.2). Without either, an HTTP/1.0 request gets `default_authority`, and is
+    refused where there is none: `BadRequest` "no_host". So is every HTTP/1.1 request without Host, whatever its target says (RFC 9112 §3.2). For
+    CONNECT host and port are those of the target, the path is "/".
     """
     target = request.target
+    if request.version != "1.0" and b"host" not in request.headers:
+        raise BadRequest("no_host", "The request has no Host field, which HTTP/1.1 demands (RFC 9112 section 3.2).")
     try:
         if request.method == "CONNECT":
             return _connect_uri(target, scheme)

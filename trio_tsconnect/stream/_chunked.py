@@ -75,6 +75,8 @@ class ChunkedReader:
         if self._extensions > _MAX_EXTENSIONS:
             raise self._bad(f"More than {_MAX_EXTENSIONS} bytes of chunk extensions.")
         self._remaining = int(match[1], 16)
+        if self._remaining >= 1 << 63:  # as for Content-Length: what does not fit a signed 64-bit number is an attack on somebody's parser
+            raise self._bad("A chunk size is absurdly large.")
         del match  # it holds the buffer, which could not be resized
         del buffer[: end + 1]
         self._state = "data" if self._remaining else "trailers"

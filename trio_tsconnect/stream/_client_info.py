@@ -98,6 +98,22 @@ def describe_client(stream: trio.abc.Stream) -> ClientInfo:
     )
 
 
+@public("trio_tsconnect.stream")
+def own_authority(stream: trio.abc.Stream) -> str | None:
+    """The address and port at which a stream came to us, as the authority of a URI; None where it cannot be told."""
+    address: Any = getattr(stream, "local_address", None)
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if address is None and (sock := getattr(transport, "socket", None)) is not None:
+        try:
+            address = sock.getsockname()
+        except OSError:
+            return None
+    if not isinstance(address, tuple) or not address[1]:
+        return None
+    host, port = address[:2]
+    return f"[{host.partition('%')[0]}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _describe_tls(stream: trio.SSLStream[Any]) -> tuple[TLSInfo, str | None]:
     try:
         cipher = stream.cipher()

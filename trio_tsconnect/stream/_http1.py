@@ -150,6 +150,8 @@ class _HTTP1:
         end = head_end(buffer, self._scanned)
         check_head_size(buffer, end, self.limits, self._error, request=self._reading_requests)
         if end < 0:
+            if self._reading_requests and buffer and not 0x21 <= buffer[0] <= 0x7E:  # a TLS hello, say: there is nothing to wait for
+                raise self._error("malformed_head", "The request does not begin with a method.")
             self._scanned = len(buffer)
             return None
         self._scanned = 0
