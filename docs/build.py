@@ -23,10 +23,12 @@ import attrs
 import trio_tsconnect.engine
 import trio_tsconnect.http2
 import trio_tsconnect.log
+import trio_tsconnect.message
 import trio_tsconnect.plugins
 import trio_tsconnect.stream
 from trio_tsconnect import Plugin, Transaction
-from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
+from trio_tsconnect.engine import HOOKS, TRANSITIONS, ConfigError, HttpConfig, OriginConfig, RemapRule, State
+from trio_tsconnect.message import Failure, outcome
 
 HERE = Path(__file__).parent
 PAGES = ("transaction.md", "plugins.md", "api.md")
@@ -104,6 +106,34 @@ def field_table(room: ModuleType, name: str) -> str:
     return "\n".join(["| field | |", "|---|---|", *(f"| `{field.name}` | {words[field.name]} |" for field in attrs.fields(kind))])
 
 
+def cause_table() -> str:
+    """Each failure as the log names it, with what follows from it."""
+    meaning = documented(trio_tsconnect.message, "Failure")
+    rows = [
+        f"| `{end.why}` | {end.by} | {end.status or 'none'} | {meaning[failure.name]} |"
+        for failure in Failure
+        for end in [outcome(failure)]
+    ]
+    return "\n".join(["| `why` | `by` | status | |", "|---|---|---|---|", *rows])
+
+
+def rule_options() -> str:
+    """The options that a remap rule may set, which is for the rule to say."""
+    rows = [
+        f"| `[{table}]` | {', '.join(f'`{field.name}`' for field in attrs.fields(kind) if _is_for_rules(kind(), field.name))} |"
+        for table, kind in (("http", HttpConfig), ("origin", OriginConfig))
+    ]
+    return "\n".join(["| of | options |", "|---|---|", *rows])
+
+
+def _is_for_rules(config: HttpConfig | OriginConfig, name: str) -> bool:
+    try:
+        RemapRule("/", "http://site.example/", config={name: getattr(config, name)})
+    except ConfigError:
+        return False
+    return True
+
+
 def _with_defaults(what: str, kind: type[attrs.AttrsInstance], words: dict[str, str]) -> str:
     rows = [f"| `{field.name}` | {_default(field)} | {words[field.name]} |" for field in attrs.fields(kind) if field.init]
     return "\n".join([f"| {what} | default | |", "|---|---|---|", *rows])
@@ -179,6 +209,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "states": state_table,
     "hooks": hook_table,
     "actions": action_table,
+    "causes": cause_table,
+    "options of one rule": rule_options,
     **{f"options of {name}": partial(option_table, name) for name in vars(trio_tsconnect.plugins) if name[0].isupper()},
     **{f"fields of {name}": partial(field_table, room, name) for name, room in VALUES.items()},
 }

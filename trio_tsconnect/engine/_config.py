@@ -47,7 +47,7 @@ class ProxyConfig:
     """The whole configuration of a proxy; whatever is wrong in it raises `ConfigError`, a `ValueError`, when it is made."""
 
     remap: tuple[RemapRule, ...] = field(default=(), converter=as_tuple, validator=each(RemapRule))
-    """Which requests go where; see `RemapTable` for which rule wins."""
+    """Which requests go where; of the rules that cover a request the one that says most wins, wherever it stands."""
     http: HttpConfig = field(factory=HttpConfig, validator=instance_of(HttpConfig, expected="an HttpConfig"))
     """Limits, times and manners towards clients."""
     origin: OriginConfig = field(factory=OriginConfig, validator=instance_of(OriginConfig, expected="an OriginConfig"))

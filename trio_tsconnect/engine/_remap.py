@@ -83,9 +83,9 @@ class RemapRule:
     """
 
     from_: str
-    """What the rule covers."""
+    """What the rule covers: `http://host/path`, `//host/path` (any scheme and port) or `/path` (any host)."""
     to: str
-    """Where it sends what it covers."""
+    """Where it sends what it covers: `http://host/path`, `https://host/path`, `unix:/socket` or `asgi:package.module:app`."""
     preserve_host: bool = field(default=False, kw_only=True, validator=flag)
     """Leave the client's Host and use it as SNI; false sends the origin's, and the client's in X-Forwarded-Host."""
     ca_file: str | None = field(default=None, kw_only=True, validator=file_name(optional=True), metadata={"path": True})
@@ -99,7 +99,7 @@ class RemapRule:
     config: Mapping[str, object] | None = field(
         default=None, kw_only=True, converter=_freeze_overrides, validator=_check_overrides, hash=False
     )
-    """Options of `HttpConfig` and `OriginConfig` that this rule's transactions see instead of the proxy's, by name."""
+    """Options that this rule's transactions see instead of the proxy's, by name; not all of `HttpConfig` and `OriginConfig` may be set so."""
 
     scheme: str | None = field(init=False, eq=False, repr=False)
     """`http` or `https`, None for both."""

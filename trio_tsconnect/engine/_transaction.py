@@ -102,7 +102,7 @@ class Transaction:
         self.method: str | None = None
         """The method as received; None until it is known."""
         self.url: str | None = None
-        """The target URI as received (until `pre_remap`: the target as it stands on the request line)."""
+        """The absolute URI asked for, before remapping; until `pre_remap` is over, the target as on the request line."""
         self.origin_status: int | None = None
         """The status of the origin's last response."""
         self.attempts: int = 0

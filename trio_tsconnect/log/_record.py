@@ -72,9 +72,9 @@ class LogRecord:
     method: str | None = None
     """The method as received; None when no request could be read."""
     url: str | None = None
-    """The target as received."""
+    """The absolute URI asked for, before remapping; where the end came before the remap table was asked, the target as on the request line."""
     origin_url: str | None = None
-    """The target as sent to the origin, after remapping."""
+    """The absolute URI that was asked of the origin, after remapping."""
     remap_rule: str | None = None
     """The rule that matched."""
     status: int | None = None
