@@ -788,3 +788,38 @@ async def test_a_lack_of_descriptors_is_not_the_origins_fault(
     async with open_proxy(ProxyConfig(remap=(RemapRule("/", "http://127.0.0.1:1/"),)), log=log) as proxy:
         assert (await Wire(proxy.connect()).ask(GET)).status == 503
     assert [how(record) for record in log.records] == [("proxy", "no_descriptors")]
+
+
+# ------------------------------------------------------------------------------------------------------------- what a rule says otherwise
+
+
+@pytest.mark.parametrize(("of_proxy", "of_rule", "status"), [(10, 60, 200), (60, 10, 504), (None, 10, 504), (10, None, 504)])
+async def test_the_time_that_a_rule_gives_counts_in_place_of_the_proxys(
+    of_proxy: float | None, of_rule: float | None, status: int, autojump_clock: Clock
+) -> None:
+    async def slow(wire: Wire) -> None:
+        await wire.head()
+        await trio.sleep(30)
+        await wire.send(OK)
+
+    config = {} if of_rule is None else {"transaction_timeout": of_rule}
+    rules = (RemapRule("/", "http://origin.test/", config={"inactivity_timeout": 100, **config}),)
+    async with open_world(slow, remap=rules, http={"transaction_timeout": of_proxy}, origin={"response_timeout": 100}) as world:
+        assert (await world.connect().ask()).status == status
+        assert trio.current_time() == pytest.approx(30 if status == 200 else 10)
+
+
+async def test_no_rule_gives_more_time_than_a_deadline(autojump_clock: Clock) -> None:
+    rules = (RemapRule("/", "http://origin.test/", config={"transaction_timeout": 60}),)
+    async with open_world(silent, remap=rules, origin={"response_timeout": 100}) as world:
+        assert (await world.connect(deadline=trio.current_time() + 5).ask()).status == 504
+        assert how(await world.record()) == ("proxy", "deadline")
+        assert trio.current_time() == pytest.approx(5)
+
+
+async def test_a_loop_is_known_by_the_name_that_the_rule_gives_us(autojump_clock: Clock) -> None:
+    rules = (RemapRule("/", "http://origin.test/", config={"via": "edge"}),)
+    async with open_world(remap=rules) as world:
+        answer = await world.connect().ask(GET.replace(b"\r\n\r\n", b"\r\nVia: 1.1 edge\r\n\r\n"))
+        assert answer.status == 400
+        assert how(await world.record()) == ("proxy", "loop")

@@ -243,6 +243,8 @@ async def test_whoever_has_not_read_the_key_gets_no_tunnel(autojump_clock: MockC
         client = world.client
         await client.send(client.head(1, WEBSOCKET, end=False))
         assert (await client.answer(1)).reset == raw.INTERNAL_ERROR
+        (record,) = await world.records(1)
+        assert (record.ended.by, record.ended.why) == ("origin", "broken_off")
 
 
 async def test_tunnel_has_no_trailers(autojump_clock: MockClock) -> None:

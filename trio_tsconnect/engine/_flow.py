@@ -7,6 +7,7 @@ failing leaves through one `TransactionFailure`, so that `run_transaction` is th
 from __future__ import annotations
 
 import logging
+import math
 
 import trio
 
@@ -109,10 +110,12 @@ async def _transact(txn: Transaction) -> None:
 
 
 def _set_bounds(txn: Transaction) -> None:
-    if txn.session.end is not None:
-        txn.watch.bound(txn.session.end, Failure.DEADLINE)
-    if txn.config.transaction_timeout is not None:
-        txn.watch.bound(txn.started + txn.config.transaction_timeout, Failure.TRANSACTION_TIMEOUT)
+    limit, deadline = txn.config.transaction_timeout, txn.session.end
+    end = math.inf if limit is None else txn.started + limit
+    if deadline is not None and deadline <= end:
+        txn.watch.bound(deadline, Failure.DEADLINE)
+    elif end != txn.watch.end:
+        txn.watch.bound(end, Failure.TRANSACTION_TIMEOUT)
 
 
 async def _read_request(txn: Transaction) -> None:

@@ -26,8 +26,7 @@ def remap(txn: Transaction) -> None:
     txn.url = str(uri)
     if request.target[0] not in "/*" and request.method != "CONNECT":
         request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form wins, and what is sent on says so
-    if txn.config.via and txn.config.via in via_names(request.headers):
-        raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
+    _check_loop(txn)
     if request.method == "CONNECT":
         if not txn.config.permits_connect(uri.host, uri.port):
             raise TransactionFailure(Failure.CONNECT_DENIED, f"CONNECT to {uri.host}:{uri.port} is not permitted.")
@@ -41,6 +40,7 @@ def remap(txn: Transaction) -> None:
         txn.uri = match.target
         if rule.config:
             txn.config, txn.origin_config = rule.http_config(txn.config), rule.origin_config(txn.origin_config)
+            _check_loop(txn)  # the rule may say by which name we are known to its origin
         else:
             txn.origin_config = rule.origin_config(txn.origin_config)
     elif txn.session.target is None and txn.intercept_origin is None and txn.config.remap_required:
@@ -50,6 +50,11 @@ def remap(txn: Transaction) -> None:
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)
+
+
+def _check_loop(txn: Transaction) -> None:
+    if txn.config.via and txn.config.via in via_names(txn.request.headers):
+        raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
 
 
 def judge(txn: Transaction, rules: tuple[AccessRule, ...]) -> None:

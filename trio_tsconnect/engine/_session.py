@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._transaction import Transaction
 
-FRONT_END_CLOSED = "front_end_closed"
-"""What a front end gives as its reason when it closes or aborts a virtual connection because it is being ended itself."""
+# What a front end gives as its reason when it closes or aborts a virtual connection for another's doing than its client's.
+_NOT_THE_CLIENTS = {
+    "front_end_closed": ("proxy", Failure.CANCELLED.value),
+    "front_end_failed": ("proxy", "front_end_failed"),
+    "broken_off": ("origin", "broken_off"),
+}
 _CAUSE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 logger = logging.getLogger("trio_tsconnect")
 
@@ -110,12 +114,10 @@ class Session:
     def client_is_gone(self, reason: str = "") -> None:
         """The client can receive no answer any more: its transaction ends. Bytes it wrote before still make one, for the log.
 
-        A reason that is one snake_case word is the cause that the record tells; that of a front end which is ended is the proxy's own doing.
+        A reason that is one snake_case word is the cause that the record tells, unless it is the word of a front end for somebody else's doing.
         """
-        if reason == FRONT_END_CLOSED:
-            self._gone = ("proxy", Failure.CANCELLED.value)
-        else:
-            self._gone = ("client", reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value)
+        cause = reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value
+        self._gone = _NOT_THE_CLIENTS.get(reason, ("client", cause))
         if self.transaction is not None and self.transaction.state is not State.TUNNEL:  # a tunnel drains first, and ends by itself
             self.cancel(*self._gone)
 

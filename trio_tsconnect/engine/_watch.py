@@ -46,12 +46,10 @@ class Watch:
         self.scope.cancel()
 
     def bound(self, end: float, failure: Failure) -> None:
-        """Never wait past `end`, whatever is armed; the earliest bound counts."""
-        if end < self.end:
-            self.end = end
-            self._end_failure = failure
-            if end < self.deadline:
-                self.disarm()
+        """Never wait past `end`, whatever was armed or is going to be; in place of what was said of it before."""
+        self.end = end
+        self._end_failure = failure
+        self.disarm()
 
     def arm(self, failure: Failure, seconds: float) -> None:
         """From now on wait for so many seconds; crossing them is this failure."""

@@ -21,8 +21,6 @@ Party: TypeAlias = Literal["client", "origin", "proxy", "plugin"]
 class Failure(enum.Enum):
     """One way in which a transaction fails; the value is its cause in the log."""
 
-    BAD_REQUEST = "bad_request"
-    """The client's bytes are not an acceptable HTTP message, and no `MessageError` says more."""
     TARGET_TOO_LONG = "target_too_long"
     """The request line crossed its limit."""
     HEAD_TOO_LARGE = "head_too_large"
@@ -66,7 +64,7 @@ class Failure(enum.Enum):
     ORIGIN_TRUNCATED = "origin_truncated"
     """The origin ended the connection before its response was whole."""
     ORIGIN_BAD_RESPONSE = "origin_bad_response"
-    """The origin's bytes are not an acceptable HTTP message, and no `MessageError` says more."""
+    """The origin's bytes are not an acceptable HTTP message, and no other cause says more."""
     TUNNEL_IDLE = "tunnel_idle"
     """Nothing has moved through a tunnel, in either direction, for too long."""
     TRANSACTION_TIMEOUT = "transaction_timeout"
@@ -74,11 +72,9 @@ class Failure(enum.Enum):
     DEADLINE = "deadline"
     """The deadline that the opener gave, or a parent's, has passed."""
     PLUGIN = "plugin"
-    """A hook raised."""
-    DRAIN = "drain"
-    """The proxy is going down and takes no more requests."""
+    """A hook, or a transform, raised."""
     CANCELLED = "cancelled"
-    """The proxy, or the parent of this transaction, was ended."""
+    """The task that served the connection was cancelled."""
     INTERNAL = "internal"
     """The proxy itself is at fault."""
 
@@ -110,8 +106,6 @@ def outcome(failure: Failure | MessageError) -> Outcome:
 
 def _verdict(failure: Failure) -> tuple[int | None, Party]:
     match failure:
-        case Failure.BAD_REQUEST:
-            return 400, "client"
         case Failure.TARGET_TOO_LONG:
             return 414, "client"
         case Failure.HEAD_TOO_LARGE:
@@ -142,8 +136,6 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
             return 504, "proxy"
         case Failure.PLUGIN:
             return 500, "plugin"
-        case Failure.DRAIN:
-            return 503, "proxy"
         case Failure.CANCELLED:
             return None, "proxy"
         case Failure.INTERNAL:
