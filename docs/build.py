@@ -199,7 +199,7 @@ VALUES: dict[str, ModuleType] = {
         trio_tsconnect.engine,
     ),
     **dict.fromkeys(("ClientInfo", "TLSInfo"), trio_tsconnect.stream),
-    "Http2Limits": trio_tsconnect.http2,
+    "Http2Limits": trio_tsconnect.engine,
     "LogRecord": trio_tsconnect.log,
 }
 """The values whose fields are listed, and where each is defined."""

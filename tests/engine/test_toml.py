@@ -15,7 +15,18 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trio_tsconnect.engine import ConfigError, HttpConfig, ListenConfig, LogConfig, OriginConfig, ProxyConfig, RemapRule, TlsFiles
+from trio_tsconnect.engine import (
+    ConfigError,
+    Http2Limits,
+    HttpConfig,
+    ListenConfig,
+    LogConfig,
+    OriginConfig,
+    ProxyConfig,
+    RateLimit,
+    RemapRule,
+    TlsFiles,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +69,11 @@ def fault(folder: Path, text: str | bytes) -> str:
 def test_an_empty_file_means_the_defaults_with_records_on_standard_error(tmp_path: Path) -> None:
     assert load(tmp_path, "") == ProxyConfig(log=LogConfig(path=None))
     assert load(tmp_path, b"\xef\xbb\xbf# a byte order mark is no fault\n") == ProxyConfig(log=LogConfig(path=None))
+
+
+def test_the_limits_of_http_2(tmp_path: Path) -> None:
+    config = load(tmp_path, "[http2]\nmax_concurrent_streams = 7\nmax_unwinding = 0\npings = { burst = 3, rate = 0.5 }")
+    assert config.http2 == Http2Limits(max_concurrent_streams=7, max_unwinding=0, pings=RateLimit(3, 0.5))
 
 
 def test_a_whole_file(keys: Path) -> None:
@@ -151,7 +167,12 @@ FAULTS = {
     # keys
     "http = { remap_requird = true }": 'http.remap_requird: unknown key; did you mean "remap_required"?',
     "[htpp]": 'htpp: unknown key; did you mean "http"?',
-    "zzz = 1": "zzz: unknown key, expected one of remap, http, origin, log, access, listen, plugin",
+    "[http2]\nmax_streams = 1": 'http2.max_streams: unknown key; did you mean "max_concurrent_streams"?',
+    "[http2]\nmax_concurrent_streams = 0": "http2.max_concurrent_streams: must be a whole number, 1 or more, got 0",
+    "[http2]\nresets = 200": "http2.resets: must be a table, got 200",
+    "[http2]\nresets = { burst = 200 }": "http2.resets.rate: is missing, and has no default",
+    "[http2.pings]\nburst = -1\nrate = 1": "http2.pings.burst: must be a whole number, 0 or more, got -1",
+    "zzz = 1": "zzz: unknown key, expected one of remap, http, http2, origin, log, access, listen, plugin",
     '[[listen]]\ntls = { certificate = "a", kye = "b" }': 'listen[0].tls.kye: unknown key; did you mean "key"?',
     '[[remap]]\nfrom_ = "/"\nto = "http://o"': 'remap[0].from_: unknown key; did you mean "from"?',
     '[[remap]]\nfrom = "/"\nto = "http://o"\nhost = "x"': (
@@ -160,7 +181,7 @@ FAULTS = {
     '[[remap]]\nto = "http://o"': "remap[0].from: is missing, and has no default",
     '[[remap]]\nfrom = "/"\nto = "http://o"\n[[remap]]\nfrom = "/x"': "remap[1].to: is missing, and has no default",
     '[[listen]]\ntls = { certificate = "cert.pem" }': "listen[0].tls.key: is missing, and has no default",
-    '"a\\nb" = 1': "a\\nb: unknown key, expected one of remap, http, origin, log, access, listen, plugin",
+    '"a\\nb" = 1': "a\\nb: unknown key, expected one of remap, http, http2, origin, log, access, listen, plugin",
     "[[access]]": "access[0].action: is missing, and has no default",
     "[[plugin]]": "plugin[0].use: is missing, and has no default",
     # types

@@ -260,14 +260,14 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """A proxy, one client of it, and a server for it; the client has greeted, unless told not to."""
     origin, log = Origin(serve), MemoryLog()
-    config = ProxyConfig(http=http or HttpConfig())
+    config = ProxyConfig(http=http or HttpConfig(), http2=limits or Http2Limits())
     who = ClientInfo(address=("192.0.2.7", 4321))
     async with trio.open_nursery() as nursery:
         async with open_proxy(config, plugins=[origin, *plugins], log=log) as proxy:
 
             def open_client() -> RawClient:
                 ours, theirs = open_virtual_connection_pair(buffer_index=buffer_index)
-                nursery.start_soon(partial(serve_http2, proxy, theirs, client=who, limits=limits))
+                nursery.start_soon(partial(serve_http2, proxy, theirs, client=who))
                 return RawClient(ours)
 
             client = open_client()

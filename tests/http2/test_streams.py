@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_tsconnect import HttpConfig, Plugin, Transaction
-from trio_tsconnect.http2 import Http2Limits
+from trio_tsconnect import HttpConfig, Plugin, Transaction, open_virtual_connection_pair
+from trio_tsconnect.http2 import Http2Limits, serve_http2
 
 from . import _raw as raw
 from ._raw import (
@@ -46,6 +48,22 @@ async def test_frame_on_an_idle_stream_ends_the_connection(autojump_clock: MockC
     async with open_world() as world:
         await world.client.send(frames)
         assert (await world.client.goaway()).number == PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize(("given", "refused"), [(None, 3), (Http2Limits(max_concurrent_streams=2), 5)])
+async def test_limits_are_the_configurations_unless_others_are_given(
+    autojump_clock: MockClock, given: Http2Limits | None, refused: int
+) -> None:
+    async with open_world(silence, limits=Http2Limits(max_concurrent_streams=1)) as world:
+        ours, theirs = open_virtual_connection_pair(buffer_index=14)
+        world.nursery.start_soon(partial(serve_http2, world.proxy, theirs, limits=given))
+        client = raw.RawClient(ours)
+        await client.greet()
+        await client.send(*(client.head(each, GET) for each in (1, 3, 5)))
+        await client.settle()
+        assert client.answers[refused].reset == REFUSED_STREAM
+        assert refused - 2 not in client.answers
+        await ours.aclose()
 
 
 async def test_data_after_the_end_is_a_fault_of_its_stream(autojump_clock: MockClock) -> None:

@@ -14,6 +14,8 @@ from trio_tsconnect.engine._errors import ConnectRefused as ConnectRefused
 from trio_tsconnect.engine._errors import InvalidState as InvalidState
 from trio_tsconnect.engine._fetch import FetchedResponse as FetchedResponse
 from trio_tsconnect.engine._fetch import FetchError as FetchError
+from trio_tsconnect.engine._http2_limits import Http2Limits as Http2Limits
+from trio_tsconnect.engine._http2_limits import RateLimit as RateLimit
 from trio_tsconnect.engine._played import register_origin_scheme as register_origin_scheme
 from trio_tsconnect.engine._plugin import HOOKS as HOOKS
 from trio_tsconnect.engine._plugin import Plugin as Plugin

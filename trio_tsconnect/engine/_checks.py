@@ -80,22 +80,22 @@ def seconds(*, zero: bool = False, optional: bool = False) -> Validator:
     return check
 
 
-def count(*, least: int, optional: bool = False, unit: str = "") -> Validator:
-    """A whole number from `least` on."""
-    expected = f"a whole number{unit}, {least} or more"
+def count(*, least: int, most: int | None = None, optional: bool = False, unit: str = "") -> Validator:
+    """A whole number from `least` on, up to `most` if there is one."""
+    expected = f"a whole number{unit}, {least} or more" if most is None else f"a whole number{unit}, {least} to {most}"
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         if value is None and optional:
             return
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
             raise refuse(attribute, expected, value)
 
     return check
 
 
-def size(*, least: int, optional: bool = False) -> Validator:
-    """A number of bytes from `least` on."""
-    return count(least=least, optional=optional, unit=" of bytes")
+def size(*, least: int, most: int | None = None, optional: bool = False) -> Validator:
+    """A number of bytes from `least` on, up to `most` if there is one."""
+    return count(least=least, most=most, optional=optional, unit=" of bytes")
 
 
 def one_of(*choices: str) -> Validator:

@@ -12,6 +12,7 @@ from attrs import field
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._access import AccessRule
 from trio_tsconnect.engine._checks import ConfigError, as_tuple, each, instance_of
+from trio_tsconnect.engine._http2_limits import Http2Limits
 from trio_tsconnect.engine._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, TlsFiles, split_connect_pattern
 from trio_tsconnect.engine._plugin import Plugin
 from trio_tsconnect.engine._remap import RemapRule
@@ -50,6 +51,8 @@ class ProxyConfig:
     """Which requests go where; of the rules that cover a request the one that says most wins, wherever it stands."""
     http: HttpConfig = field(factory=HttpConfig, validator=instance_of(HttpConfig, expected="an HttpConfig"))
     """Limits, times and manners towards clients."""
+    http2: Http2Limits = field(factory=Http2Limits, validator=instance_of(Http2Limits, expected="an Http2Limits"))
+    """What one HTTP/2 connection may cost, where `serve_http2` is not told otherwise."""
     origin: OriginConfig = field(factory=OriginConfig, validator=instance_of(OriginConfig, expected="an OriginConfig"))
     """Trust, times and pool towards origins."""
     log: LogConfig | None = field(default=None, validator=attrs.validators.optional(instance_of(LogConfig, expected="a LogConfig or None")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trio_tsconnect.http2._limits import Http2Limits
+from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2._protocol import Machine
 
 

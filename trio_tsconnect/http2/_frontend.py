@@ -14,12 +14,12 @@ import trio
 
 from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy, VirtualConnection
 from trio_tsconnect._util import public
+from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
 from trio_tsconnect.http2._frames import goaway, rst_stream
 from trio_tsconnect.http2._hpack import Fields
-from trio_tsconnect.http2._limits import Http2Limits
 from trio_tsconnect.http2._priority import DEFAULT, parse_priority
 from trio_tsconnect.http2._protocol import Machine
 from trio_tsconnect.http2._receive import Receiver
@@ -48,10 +48,10 @@ async def serve_http2(
     """Serve HTTP/2 (RFC 9113) on a stream, its preface included, until it ends, and close the stream.
 
     Each request becomes one virtual connection with the tag `h2` and this connection's number (`Proxy.next_id`) as its id. `client`: who is at
-    the other end, where the caller knows better than the stream. `received`: what the caller has read of the stream already, from its first
-    byte on. Never raises but for a cancellation, which resets what is under way.
+    the other end, where the caller knows better than the stream. `limits`: in place of `ProxyConfig.http2`. `received`: what the caller has
+    read of the stream already, from its first byte on. Never raises but for a cancellation, which resets what is under way.
     """
-    await Connection(proxy, stream, client or describe_client(stream), limits or Http2Limits()).run(received)
+    await Connection(proxy, stream, client or describe_client(stream), limits or proxy.config.http2).run(received)
 
 
 class Connection:

@@ -14,10 +14,10 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE
 from trio_tsconnect.http2._hpack import FieldDecoder, Fields, SmallEncoder
-from trio_tsconnect.http2._limits import Http2Limits
 
 H2Connection = h2.connection.H2Connection
 Event = h2.events.Event

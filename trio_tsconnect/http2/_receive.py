@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2 import _frames as f
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import read_trailers
-from trio_tsconnect.http2._limits import Http2Limits, Meter
+from trio_tsconnect.http2._limits import Meter
 from trio_tsconnect.http2._priority import parse_priority
 from trio_tsconnect.http2._protocol import (
     NO_RFC7540_PRIORITIES,
