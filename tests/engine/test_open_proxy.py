@@ -460,7 +460,12 @@ async def test_after_an_early_response_a_rest_that_does_not_come_ends_the_connec
 
 
 async def test_after_an_early_response_a_rest_that_is_malformed_ends_the_connection_and_spoils_nothing() -> None:
-    async with open_world(early) as world:
+    async def early_and_persistent(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await wire.rest()
+
+    async with open_world(early_and_persistent) as world:
         wire = world.connect()
         await wire.send(b"POST / HTTP/1.1\r\nHost: origin.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc")
         await trio.testing.wait_all_tasks_blocked()
@@ -469,6 +474,25 @@ async def test_after_an_early_response_a_rest_that_is_malformed_ends_the_connect
         assert (answer.status, answer.body, answer.whole) == (413, b"big", True)
         assert await wire.rest() == b""
         assert how(await world.record()) == ("proxy", "complete")
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("transport", ["virtual", "tcp"])
+async def test_an_early_response_of_an_origin_that_closes_says_that_the_connection_ends(transport: str, framing: bytes) -> None:
+    """RFC 9112 §9.6; whichever task comes first, the one that reads the response or the one that sends the rest of the request."""
+    worlds: list[World] = []
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        await worlds[0].proxy.serve_stream(stream)
+
+    async with listening(handle) as port, open_world(early, http={"remap_required": False}) as world:
+        worlds.append(world)
+        for _ in range(6):
+            wire = world.connect() if transport == "virtual" else Wire(await trio.open_tcp_stream("127.0.0.1", port))
+            async with wire.stream:
+                await wire.send(b"POST / HTTP/1.1\r\nHost: origin.test\r\n%b\r\n\r\n3\r\nabc" % framing)
+                answer = await wire.answer()
+                assert (answer.status, answer.body, answer.headers["connection"]) == (413, b"big", "close")
 
 
 async def test_rfc_9110_10_1_1_the_origins_100_is_relayed_and_the_body_follows() -> None:

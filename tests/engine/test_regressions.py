@@ -720,9 +720,14 @@ async def test_http_1_0_without_a_host_is_for_the_connections_target(autojump_cl
         assert (await world.record()).url == "http://origin.test/path"
 
 
-async def test_what_names_no_host_is_never_sent_back_to_the_proxy_itself(autojump_clock: Clock) -> None:
-    async with open_door("tcp", replying(OK)) as (world, connect):
-        wire = await connect()
+@pytest.mark.parametrize("remap_required", [True, False])
+@pytest.mark.parametrize("transport", ["virtual", "tcp"])
+async def test_what_names_no_host_is_never_sent_back_to_the_proxy_itself(
+    transport: str, remap_required: bool, autojump_clock: Clock
+) -> None:
+    rules = (RemapRule("//other.test/", "http://other.test/"),)
+    async with open_door(transport, replying(OK), http={"remap_required": remap_required}, remap=rules) as (world, connect):
+        wire = await connect() if transport == "tcp" else world.connect(target=None)
         async with wire.stream:
             assert (await wire.ask(BARE % b"")).status == 400
         assert how((await world.log.wait())[0]) == ("client", "no_host")
@@ -823,3 +828,51 @@ async def test_a_loop_is_known_by_the_name_that_the_rule_gives_us(autojump_clock
         answer = await world.connect().ask(GET.replace(b"\r\n\r\n", b"\r\nVia: 1.1 edge\r\n\r\n"))
         assert answer.status == 400
         assert how(await world.record()) == ("proxy", "loop")
+
+
+# -------------------------------------------------------------------------------------------------------------- what comes to an end early
+
+
+async def test_a_deadline_that_has_passed_sends_nothing_not_even_on_a_connection_that_is_there(autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        assert (await world.connect().ask()).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(10)
+        assert (await world.connect(deadline=trio.current_time() - 5).ask(POST + b"hello world")).status == 504
+        assert [record.attempts for record in world.records] == [1, 0]
+        assert how(world.records[1]) == ("proxy", "deadline")
+
+
+async def test_a_deadline_that_passes_while_a_plugin_computes_sends_nothing(autojump_clock: Clock) -> None:
+    class Busy(Plugin):
+        async def post_remap(self, txn: Transaction) -> None:
+            autojump_clock.jump(10)
+
+    async with open_world(plugins=[Busy()]) as world:
+        assert (await world.connect(deadline=trio.current_time() + 5).ask()).status == 504
+        assert how(await world.record()) == ("proxy", "deadline")
+        assert world.records[0].attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "method", "url"), [(b"GET /path HTTP/1.1\r\nHo", "GET", "/path"), (b"GET /pa", "GET", "/pa"), (b"", None, None)]
+)
+async def test_a_head_that_takes_too_long_is_logged_with_what_has_come_of_it(
+    sent: bytes, method: str | None, url: str | None, autojump_clock: Clock
+) -> None:
+    async with open_world(http={"header_timeout": 5, "keep_alive_timeout": 5}) as world:
+        wire = world.connect()
+        await wire.send(sent)
+        await wire.rest()
+        assert [(record.method, record.url, how(record)) for record in world.records] == (
+            [(method, url, ("client", "header_timeout"))] if sent else []
+        )
+
+
+async def test_what_is_no_request_at_all_is_not_logged_as_a_method(autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        wire = world.connect()
+        await wire.send(b"\x16\x03\x01\x02\x00 x y\r\n\r\n")
+        await wire.rest()
+        record = await world.record()
+        assert (record.method, record.url, how(record)[0]) == (None, None, "client")

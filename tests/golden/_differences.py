@@ -195,6 +195,9 @@ connection. In every case that is not in this table the statuses, the hooks in t
 Virtual connections keep alive here as sockets do, so what they do is compared with what was recorded on a socket. The cases about the end
 of a client's input are not played over TLS, for trio's TLS streams cannot close one direction only.
 
+All are played with `http.half_close = "finish"`, which is what Traffic Server does. By default a client on a socket that ends its input is taken
+for gone once its transaction has lasted `http.gone_check_interval`, and gets no answer (`shutw_after`, `keepalive/shutw_after`).
+
 | case | Traffic Server 9.2.9 | here | why |
 |---|---|---|---|
 """

@@ -56,6 +56,7 @@ async def exchange(txn: Transaction, connection: OriginConnection) -> None:
     else:
         txn.enter(State.READ_RESPONSE)
         assert txn.session.nursery is not None
+        txn.sending_body = True
         await _beside(txn.session.nursery, lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http))
     if txn.session.broken:
         txn.keep_alive = False
@@ -115,7 +116,6 @@ async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
     """Stream the rest of the request body. The origin going away is no failure here: its response decides."""
     client, timeout = txn.session.http, txn.config.inactivity_timeout
     watch = Watch(txn.proxy.timer)
-    txn.sending_body = True
     with watch:
         while True:
             complete = _queue_what_is_there(txn, http)
@@ -183,6 +183,8 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     await fire(txn, txn.hooks.send_response)
     response = txn.response
     transforms = Transforms(txn, txn.response_transforms) if txn.response_transforms and not http.body.empty else None
+    if not persists:
+        txn.sending_body = False  # the origin reads no more of it: what is left is ours to drop, within bounds
     body = frame_for_client(txn, response, CHUNKED_BODY if transforms else http.body)
     txn.status = response.status
     txn.response_begun = True

@@ -46,6 +46,7 @@ async def run_transaction(txn: Transaction) -> None:
                 await _transact(txn)
             txn.watch.check()
         except TransactionFailure as failure:
+            _note_what_was_seen(txn)
             await send_failure(txn, failure)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
@@ -54,13 +55,11 @@ async def run_transaction(txn: Transaction) -> None:
             await send_failure(txn, TransactionFailure(Failure.INTERNAL, "The proxy itself has failed."))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         txn.keep_alive = False
-        if txn.method is None:
-            txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
+        _note_what_was_seen(txn)
         txn.end(*txn.session.gone_because)
     except (trio.Cancelled, BaseExceptionGroup):  # a nursery in a hook raises a group of them
         txn.keep_alive = False
-        if txn.method is None:
-            txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
+        _note_what_was_seen(txn)
         txn.end(*txn.session.cancel_cause)
         cut_short(txn)
         raise
@@ -71,6 +70,12 @@ async def run_transaction(txn: Transaction) -> None:
         cut_short(txn)
     finally:
         await _close(txn)
+
+
+def _note_what_was_seen(txn: Transaction) -> None:
+    """For the record of a request whose head was not acceptable, or not complete."""
+    if txn.method is None:
+        txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
 
 
 async def _transact(txn: Transaction) -> None:
@@ -127,10 +132,8 @@ async def _read_request(txn: Transaction) -> None:
             request = await http.read_request()
             txn.watch.disarm()
     except BadRequest as exc:
-        txn.method, txn.url, txn.version = http.seen_request_line()
         raise TransactionFailure(exc) from None
     except IncompleteMessage:
-        txn.method, txn.url, txn.version = http.seen_request_line()
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
     txn.request = request
     txn.method, txn.url, txn.version = request.method, request.target, request.version
@@ -159,6 +162,7 @@ async def _ask_origin(txn: Transaction) -> None:
     pool = txn.proxy.pool
     retryable = retry_safe(txn.request, body=txn.session.http.body)
     fresh = txn.method == "CONNECT"
+    txn.watch.look()
     await trio.lowlevel.checkpoint_if_cancelled()  # an idle connection that was taken in vain would be closed
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)

@@ -43,10 +43,10 @@ def remap(txn: Transaction) -> None:
             _check_loop(txn)  # the rule may say by which name we are known to its origin
         else:
             txn.origin_config = rule.origin_config(txn.origin_config)
+    elif txn.session.target is None and txn.intercept_origin is None and default is not None and request.target[0] in "/*":
+        raise TransactionFailure(BadRequest("no_host", "The request names no host, and no rule says what this proxy itself has to offer."))
     elif txn.session.target is None and txn.intercept_origin is None and txn.config.remap_required:
         raise TransactionFailure(Failure.NO_REMAP_RULE, f"No rule says where {uri.authority}{uri.path} is to be had.")
-    elif default is not None and uri.authority == default and txn.session.target is None and txn.intercept_origin is None:
-        raise TransactionFailure(BadRequest("no_host", "The request names no host, and no rule says what this proxy itself has to offer."))
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)

@@ -70,6 +70,12 @@ class Watch:
         if self._timer is not None:
             self._timer.set(self, self.end)
 
+    def look(self) -> None:
+        """Fire if the end of the whole has passed already: the timer, like everybody, comes to know of it only when it is its turn."""
+        if self.end != math.inf and self.end <= trio.current_time():
+            self._failure = self._end_failure
+            self.due()
+
     def check(self) -> None:
         """Afterwards: raise what fired, if it did."""
         if self.scope.cancelled_caught:

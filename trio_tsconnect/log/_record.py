@@ -84,7 +84,7 @@ class LogRecord:
     request_bytes: int = 0
     """Bytes of body read from the client."""
     response_bytes: int = 0
-    """Bytes of body sent to the client."""
+    """Bytes of body handed to the client's connection; the last of a response that was cut may not have gone out."""
     origin_connection: int | None = None
     """The connection to the origin that carried it."""
     origin_reused: bool | None = None

@@ -27,6 +27,7 @@ from trio_tsconnect.message import (
     check_request,
     check_response,
     check_trailers,
+    is_token,
     request_body,
     response_body,
 )
@@ -357,8 +358,10 @@ class HTTP1Server(_HTTP1):
         """For the log: method, target and version of a head that was not acceptable or not complete, as far as they can be told."""
         line = (self._head or bytes(self._buffer[: self.limits.request_line])).split(b"\n", 1)[0].rstrip(b"\r").decode("latin-1")
         words = line.split(" ")
-        if len(words) < 2 or not words[0]:
-            return words[0] or None, None, "1.1"
+        if not is_token(words[0].encode("latin-1")):
+            return None, None, "1.1"  # it has not even begun as a request
+        if len(words) < 2:
+            return words[0], None, "1.1"
         version = words[-1].removeprefix("HTTP/") if len(words) > 2 and words[-1].startswith("HTTP/") else ""
         return words[0], " ".join(words[1:-1] if version else words[1:]), "1.0" if version == "1.0" else "1.1"
 
