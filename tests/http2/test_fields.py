@@ -60,6 +60,12 @@ MALFORMED = {
     "pseudo of a response": [*GET, (b":status", b"200")],
     "no method": without(b":method"),
     "no scheme": without(b":scheme"),
+    "scheme that is more than one": replaced(b":scheme", b"http://evil.example/x?"),
+    "scheme with a colon": replaced(b":scheme", b"http:"),
+    "scheme that begins with a digit": replaced(b":scheme", b"1http"),
+    "scheme with a space": replaced(b":scheme", b"ht tp"),
+    "empty scheme": replaced(b":scheme", b""),
+    "scheme that is more than one, with a Host": [*replaced(b":scheme", b"http://evil.example/x?")[:-1], (b"host", b"site.example")],
     "no path": without(b":path"),
     "empty path": replaced(b":path", b""),
     "empty method": replaced(b":method", b""),
@@ -92,6 +98,9 @@ MALFORMED = {
     "extended CONNECT without path": [field for field in WEBSOCKET if field[0] != b":path"],
     "extended CONNECT without scheme": [field for field in WEBSOCKET if field[0] != b":scheme"],
     "extended CONNECT without authority": WEBSOCKET[:-1],
+    "extended CONNECT with a scheme that is more than one": [
+        (name, b"http://evil.example/x?" if name == b":scheme" else value) for name, value in WEBSOCKET
+    ],
     "protocol of two words": [*CONNECT[:1], (b":protocol", b"web socket"), *GET[1:]],
     "empty protocol": [*CONNECT[:1], (b":protocol", b""), *GET[1:]],
 }
@@ -182,7 +191,8 @@ def test_connect_has_authority_form() -> None:
 
 def test_extended_connect_becomes_an_upgrade() -> None:
     """RFC 8441 §5."""
-    head = read_request([*WEBSOCKET, (b"sec-websocket-version", b"13")], ended=False)
+    fields = [*WEBSOCKET, (b"sec-websocket-version", b"13"), (b"sec-websocket-key", b"of no meaning")]
+    head = read_request(fields, ended=False)
     assert head.tunnel
     assert head.websocket_key
     assert head.head.split(b"\r\n")[:-2] == [

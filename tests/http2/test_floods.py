@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -163,6 +164,18 @@ def data_of_closed_streams(client: RawClient) -> Iterator[bytes]:
         yield frame(DATA, 0, 1, bytes(64))
 
 
+def heads_of_a_stream_it_has_reset(client: RawClient) -> Iterator[bytes]:
+    yield client.head(1, GET) + frame(RST_STREAM, 0, 1, number(CANCEL))
+    for _ in range(10_000):
+        yield frame(HEADERS, END_HEADERS | raw.END_STREAM, 1, b"\x82")
+
+
+def heads_of_a_stream_we_have_reset(client: RawClient) -> Iterator[bytes]:
+    yield client.head(1, [("a", "b")])
+    for _ in range(10_000):
+        yield frame(HEADERS, END_HEADERS | raw.END_STREAM, 1, b"\x82")
+
+
 def goaways(client: RawClient) -> Iterator[bytes]:
     yield client.head(1, GET)
     for _ in range(10_000):
@@ -191,6 +204,8 @@ FLOODS: list[Callable[[RawClient], Iterator[bytes]]] = [
     window_updates,
     unknown_frames,
     data_of_closed_streams,
+    heads_of_a_stream_it_has_reset,
+    heads_of_a_stream_we_have_reset,
     goaways,
 ]
 
@@ -340,6 +355,44 @@ async def test_honest_client_is_not_taken_for_a_flood(autojump_clock: MockClock)
             else:
                 assert (await client.answer(stream)).status == "200"
             await trio.sleep(0.05)
+
+
+async def test_settings_that_are_not_known_are_not_kept(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.client.ping()
+        tracemalloc.start()
+        try:
+            for first in range(0x100, 0x100 + 20 * 2700, 2700):
+                many = b"".join([struct.pack(">HL", first + each, 1) for each in range(2700)])
+                await world.client.send(frame(raw.SETTINGS, 0, 0, many))
+            await world.client.settle()
+            assert tracemalloc.get_traced_memory()[0] < MIB
+        finally:
+            tracemalloc.stop()
+        assert (await world.client.get()).status == "200"
+
+
+async def test_others_have_their_turn_while_small_frames_are_read(autojump_clock: MockClock) -> None:
+    """One read has room for thousands of frames."""
+    async with open_world(silence) as world:
+        client = world.client
+        await client.send(client.head(1, POST, end=False))
+        await client.ping()
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await client.send(frame(DATA, 0, 1, b"x") * 6400)
+            before = turns
+            await client.ping()
+            assert turns - before >= 6400 // 128
+            nursery.cancel_scope.cancel()
 
 
 async def test_small_pieces_of_a_body_are_in_order(autojump_clock: MockClock) -> None:

@@ -51,6 +51,24 @@ def test_table_is_never_larger_than_every_peers() -> None:
     assert sum(len(name) + len(value) + 32 for name, value in encoder.header_table.dynamic_entries) <= MAX_TABLE
 
 
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ([100, 50, 4096], "3f13 3fe11f"),
+        ([0, 4096], "20 3fe11f"),
+        ([4000, 100], "3f45"),
+        ([100, 50, 2000, 60, 70], "3f13 3f27"),
+    ],
+)
+def test_of_all_changes_of_the_table_the_smallest_and_the_last_are_told(sizes: list[int], told: str) -> None:
+    """RFC 7541 §4.2."""
+    encoder = SmallEncoder()
+    for size in sizes:
+        encoder.header_table_size = size
+    assert encoder.encode([(b":status", b"200")]) == bytes.fromhex(told) + b"\x88"
+    assert encoder.encode([(b":status", b"200")]) == b"\x88"
+
+
 def test_heads_that_repeat_are_the_same_few_bytes() -> None:
     encoder = SmallEncoder()
     head = [(b":status", b"200"), (b"x-custom", b"value")]

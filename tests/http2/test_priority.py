@@ -54,6 +54,13 @@ def test_origin_overrides_what_it_says_and_nothing_else() -> None:
     assert parse_priority(b"u=1", Priority(5, True)) == Priority(1, True)
 
 
+def test_long_value_is_ignored_for_what_it_would_cost_to_read_it() -> None:
+    """RFC 9218 §7.1, RFC 9113 §10.5."""
+    assert parse_priority(b"u=1," + b"a" * 252) == Priority(1)
+    assert parse_priority(b"u=1," + b"a" * 253) == DEFAULT
+    assert parse_priority(b"u=1, " + b'"\\' * 30_000) == DEFAULT
+
+
 @given(st.binary(max_size=60))
 def test_any_value_is_a_priority(value: bytes) -> None:
     priority = parse_priority(value)

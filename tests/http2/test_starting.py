@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -10,7 +12,21 @@ from trio_tsconnect import HttpConfig, open_virtual_connection_pair
 from trio_tsconnect.http2 import Http2Limits
 
 from . import _raw as raw
-from ._raw import ACK, GOAWAY, PREFACE, PROTOCOL_ERROR, SETTINGS, WINDOW_UPDATE, frame, open_world, settings
+from ._raw import (
+    ACK,
+    FLOW_CONTROL_ERROR,
+    GET,
+    GOAWAY,
+    HEADERS,
+    PREFACE,
+    PROTOCOL_ERROR,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame,
+    number,
+    open_world,
+    settings,
+)
 
 
 async def test_server_begins_with_its_settings_and_opens_the_connection_window(autojump_clock: MockClock) -> None:
@@ -98,3 +114,48 @@ async def test_end_of_input_ends_the_connection(autojump_clock: MockClock) -> No
         while await world.client.next_frame() is not None:
             pass
         assert world.proxy.statistics().sessions == 0
+
+
+def setting_pairs(*pairs: tuple[int, int]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join([struct.pack(">HL", *pair) for pair in pairs]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "code"),
+    [
+        ((2, 2), (2, 0), PROTOCOL_ERROR),
+        ((4, 1 << 31), (4, 65535), FLOW_CONTROL_ERROR),
+        ((5, 1), (5, 16384), PROTOCOL_ERROR),
+        ((5, 1 << 24), (5, 16384), PROTOCOL_ERROR),
+        ((8, 2), (8, 1), PROTOCOL_ERROR),
+        ((9, 2), (9, 1), PROTOCOL_ERROR),
+    ],
+)
+async def test_wrong_value_is_not_made_good_by_a_later_one(
+    autojump_clock: MockClock, wrong: tuple[int, int], right: tuple[int, int], code: int
+) -> None:
+    """RFC 9113 §6.5.3: values are processed in the order in which they appear."""
+    async with open_world() as world:
+        await world.client.send(setting_pairs(wrong, right))
+        assert (await world.client.goaway()).number == code
+
+
+async def test_table_that_is_emptied_and_opened_again_in_one_frame_is_told_so(autojump_clock: MockClock) -> None:
+    """RFC 7541 §4.2."""
+    async with open_world() as world:
+        client = world.client
+        await client.get(1)
+        await client.send(setting_pairs((1, 0), (1, 4096)), client.head(3, GET))
+        await client.answer(3)
+        (*_, head) = (got for got in client.frames if got.kind == HEADERS)
+        assert head.payload.startswith(b"\x20\x3f\xe1\x1f")
+
+
+async def test_windows_of_streams_that_are_closed_do_not_overflow(autojump_clock: MockClock) -> None:
+    """RFC 9113 §6.9.2 is about streams that there are."""
+    async with open_world() as world:
+        client = world.client
+        await client.send(client.head(1, GET), frame(WINDOW_UPDATE, 0, 1, number((1 << 31) - 1 - 65535)))
+        assert (await client.answer(1)).ended
+        await client.send(settings(initial_window_size=80000))
+        assert (await client.get(3)).status == "200"

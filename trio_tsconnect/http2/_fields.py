@@ -28,6 +28,8 @@ _LOWER_TCHARS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 # RFC 9113 §8.2.1 forbids NUL, CR and LF; the other controls would not pass HTTP/1.1 behind us (RFC 9110 §5.5).
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 _VISIBLE = bytes(range(0x21, 0x7F))
+# RFC 3986 §3.1
+_SCHEME = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-."
 _PROTOCOL_NAME = _LOWER_TCHARS + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ/"
 
 # RFC 6455 §1.3
@@ -204,6 +206,8 @@ def _target(pseudo: dict[bytes, bytes], method: bytes, authority: bytes | None, 
         raise ValueError(":protocol is for CONNECT, which has an :authority (RFC 8441)")
     if not scheme or not path:
         raise ValueError("there is no :scheme or no :path")
+    if not scheme[:1].isalpha() or scheme.translate(None, _SCHEME):  # it becomes the beginning of a URI, and could be more than that
+        raise ValueError(":scheme is not the name of a scheme")
     # RFC 9113 §8.3.1: a path begins with a slash; "*" is for OPTIONS.
     if path[0] != 0x2F and (path != b"*" or method != b"OPTIONS"):
         raise ValueError(":path does not begin with a slash")
@@ -232,6 +236,7 @@ def _extended_connect(target: bytes, lines: list[Pair], protocol: bytes, priorit
     key = None
     if protocol.lower() == b"websocket":
         key = base64.b64encode(os.urandom(16))
+        lines = [line for line in lines if line[0] != b"sec-websocket-key"]  # RFC 8441 §5: the client's own means nothing
         lines.append((b"sec-websocket-key", key))
     return RequestHead(b"GET", _write(b"GET", target, lines), priority=priority, tunnel=True, websocket_key=key)
 

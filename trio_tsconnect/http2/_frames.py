@@ -40,9 +40,20 @@ HEAD: Final = 9
 
 _HEAD = struct.Struct(">HBBBL")
 _TWO = struct.Struct(">LL")
+_SETTING = struct.Struct(">HL")
 _ON_CONNECTION = frozenset({SETTINGS, PING, GOAWAY, PRIORITY_UPDATE})
 _ON_STREAMS = frozenset({DATA, HEADERS, PRIORITY, RST_STREAM, CONTINUATION})
 _EXACT = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+
+_ANY = (0, 0xFFFFFFFF, ErrorCode.PROTOCOL_ERROR)
+_BOUNDS = {
+    0x2: (0, 1, ErrorCode.PROTOCOL_ERROR),
+    0x4: (0, 0x7FFFFFFF, ErrorCode.FLOW_CONTROL_ERROR),
+    0x5: (16384, 0xFFFFFF, ErrorCode.PROTOCOL_ERROR),
+    0x8: (0, 1, ErrorCode.PROTOCOL_ERROR),
+    0x9: (0, 1, ErrorCode.PROTOCOL_ERROR),
+}
+"""The least and the most that a setting may be, and the code of the error where it is not."""
 
 Frame = tuple[int, int, int, bytes]
 """Type, flags, stream, and the whole frame, its head included."""
@@ -119,6 +130,16 @@ def goaway(last_stream: int, code: int, detail: str = "") -> bytes:
 def rst_stream(stream: int, code: int) -> bytes:
     """RFC 9113 §6.4."""
     return make_frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
+
+
+def settings_of(frame: bytes) -> list[tuple[int, int]]:
+    """What a SETTINGS frame says, in its order; `ConnectionFault` for a value that cannot be (RFC 9113 §6.5.2, RFC 8441 §3, RFC 9218 §2.1)."""
+    values = list(_SETTING.iter_unpack(frame[HEAD:]))
+    for number, value in values:
+        least, most, code = _BOUNDS.get(number, _ANY)
+        if not least <= value <= most:
+            raise ConnectionFault(code, f"setting {number} cannot be {value}")
+    return values
 
 
 def two_numbers(frame: bytes) -> tuple[int, int]:

@@ -130,8 +130,7 @@ class Connection:
     async def _read(self, received: bytes) -> None:
         try:
             if received:
-                self._receiver.receive(received, trio.current_time())
-                self.writer.check_backlog()
+                await self._act(received)
             while not self._stopping:
                 with trio.CancelScope(deadline=self._deadline()) as self._reading:
                     await self._read_on()
@@ -143,7 +142,6 @@ class Connection:
 
     async def _read_on(self) -> None:
         """Read until the client ends; trio's deadline follows what there is to wait for."""
-        receiver, writer = self._receiver, self.writer
         while True:
             try:
                 data = await self._stream.receive_some(_READ_SIZE)
@@ -152,9 +150,17 @@ class Connection:
             if not data:
                 self._lost()
                 return
-            receiver.receive(data, trio.current_time())
-            writer.check_backlog()
+            await self._act(data)
             self._reading.deadline = self._deadline()
+
+    async def _act(self, data: bytes | bytearray) -> None:
+        """Act on what was read, all of it, and let others have their turn in between."""
+        more = self._receiver.receive(data, trio.current_time())
+        self.writer.check_backlog()
+        while more and not self._stopping:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # a deadline is to wait until it is known what has come
+            more = self._receiver.go_on(trio.current_time())
+            self.writer.check_backlog()
 
     def _fault(self, fault: ConnectionFault) -> None:
         logger.info("HTTP/2 connection %d of %s ended: %s", self.number, self.client.host, fault)

@@ -110,7 +110,9 @@ class SmallEncoder(Encoder):
         self.header_table.maxsize = value
         self.header_table.changes += 1
         if self.header_table.resized:
-            self.table_size_changes.append(value)
+            # RFC 7541 §4.2: of all changes since the last head the smallest size is told, and the last
+            least = min([value, *self.table_size_changes])
+            self.table_size_changes = [value] if value == least else [least, value]
 
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
         table, key = self.header_table, tuple(headers)

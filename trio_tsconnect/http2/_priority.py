@@ -13,6 +13,8 @@ import attrs
 # RFC 8941 §3.2, as far as `u` and `i` need it: members at the top level, each a key with a value or without (which is true). A string may
 # hold a comma, so strings are reduced to one character first.
 _STRING = re.compile(rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"')
+_LONGEST = 256
+"""Bytes of a value that is looked at: what means anything takes ten, and what looks for it may take the square of its length."""
 _MEMBER = re.compile(rb"[ \t]*([a-z*][a-z0-9_\-.*]*)(?:=([^;,]+))?(?:;[^,]*)?[ \t]*")
 
 
@@ -31,6 +33,8 @@ DEFAULT = Priority()
 
 def parse_priority(value: bytes, otherwise: Priority = DEFAULT) -> Priority:
     """Read a Priority field; what it does not say, or says wrongly, stays as it was (RFC 9218 §4: it is ignored)."""
+    if len(value) > _LONGEST:
+        return otherwise
     urgency, incremental = otherwise.urgency, otherwise.incremental
     for member in _STRING.sub(b"_", value).split(b","):
         match = _MEMBER.fullmatch(member)

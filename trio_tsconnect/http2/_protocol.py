@@ -8,6 +8,8 @@ So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h
 
 from __future__ import annotations
 
+import struct
+
 import h2.config
 import h2.connection
 import h2.events
@@ -16,7 +18,7 @@ import h2.settings
 
 from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
-from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE
+from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE, SETTINGS, make_frame
 from trio_tsconnect.http2._hpack import FieldDecoder, Fields, SmallEncoder
 
 H2Connection = h2.connection.H2Connection
@@ -37,6 +39,8 @@ INITIAL_WINDOW = 65535
 """RFC 9113 §6.9.2: of the connection, and of streams until SETTINGS say otherwise."""
 
 _CODES = h2.settings.SettingCodes
+_KNOWN = frozenset({*_CODES, NO_RFC7540_PRIORITIES})
+_SETTING = struct.Struct(">HL")
 _GOAWAY_SIZE = 17
 _LOOK_EVERY = 64
 
@@ -66,6 +70,10 @@ class _Connection(H2Connection):
         self._asked += 1
         return 0 if self._asked % _LOOK_EVERY else super().open_inbound_streams
 
+    def forget_closed_streams(self) -> None:
+        """Before anything that is about all streams."""
+        super().open_inbound_streams  # noqa: B018 - looking is what does it
+
 
 class Machine:
     """h2's connection and its decoder."""
@@ -86,6 +94,15 @@ class Machine:
         h2_connection.encoder = SmallEncoder()
         self.last_words = b""
         """What was to be sent before the fault that ended the connection."""
+
+    def settings(self, values: list[tuple[int, int]]) -> list[Event]:
+        """Hand over a SETTINGS frame, its values judged already: the last of each kind, and of kinds that there are (h2 would keep them all)."""
+        last = {number: value for number, value in values if number in _KNOWN}
+        sizes = [value for number, value in values if number == _CODES.HEADER_TABLE_SIZE]
+        if sizes:
+            self.h2.encoder.header_table_size = min(sizes)
+        self.h2.forget_closed_streams()
+        return self.receive(make_frame(SETTINGS, 0, 0, b"".join([_SETTING.pack(*each) for each in last.items()])))
 
     def begin(self, limits: Http2Limits) -> None:
         """Send our SETTINGS. They are in force for the client once it has acknowledged them, and until then here as well."""

@@ -7,6 +7,7 @@ into a fault of their stream here, as are the frames that are to be ignored.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,7 +19,6 @@ from trio_tsconnect.http2._fields import read_trailers
 from trio_tsconnect.http2._limits import Meter
 from trio_tsconnect.http2._priority import parse_priority
 from trio_tsconnect.http2._protocol import (
-    NO_RFC7540_PRIORITIES,
     DataReceived,
     Event,
     Machine,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from trio_tsconnect.http2._stream import Stream
 
 _SMALL = 64
+_AT_ONCE = 64
+"""Frames that are acted on in one step of the loop: of small ones a single read has thousands, and others are to have their turn."""
 
 
 class Receiver:
@@ -47,6 +49,7 @@ class Receiver:
         self._machine = machine
         self._limits = limits
         self._frames = f.FrameReader()
+        self._pending: Iterator[f.Frame] = iter(())
         self._block: list[bytes] = []
         self._block_stream = 0
         self._block_flags = 0
@@ -83,10 +86,16 @@ class Receiver:
             f.PRIORITY_UPDATE: self._priority_update,
         }
 
-    def receive(self, data: bytes | bytearray, now: float) -> None:
-        """Act on what the client has sent. `ConnectionFault` when it must not go on."""
+    def receive(self, data: bytes | bytearray, now: float) -> bool:
+        """Act on what the client has sent, up to a number of frames; whether there is more (`go_on`). `ConnectionFault` when it must not go on."""
+        self._pending = self._frames.feed(bytes(data))
+        return self.go_on(now)
+
+    def go_on(self, now: float) -> bool:
+        """Act on more of it; whether there still is more."""
         self.now = now
-        for kind, flags, stream, frame in self._frames.feed(bytes(data)):
+        left = _AT_ONCE
+        for kind, flags, stream, frame in self._pending:
             if not self.greeted:
                 if kind != f.SETTINGS or flags & f.ACK:
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the preface ends with SETTINGS")  # RFC 9113 §3.4
@@ -99,6 +108,10 @@ class Receiver:
                 self._oddities.count(now)  # RFC 9113 §5.5: unknown types are ignored
             else:
                 handler(flags, stream, frame)
+            left -= 1
+            if not left:
+                return True
+        return False
 
     def _feed(self, frame: bytes) -> None:
         for event in self._machine.receive(frame):
@@ -116,7 +129,7 @@ class Receiver:
         elif isinstance(event, StreamReset):
             self._stream_reset(event)
         elif isinstance(event, RemoteSettingsChanged):
-            self._settings_changed(event)
+            self._settings_changed()
         elif isinstance(event, PingAckReceived):
             connection.ping_returned()
 
@@ -222,9 +235,15 @@ class Receiver:
             # RFC 9113 §8.1: trailers end the stream. h2 would end the connection: it is to see them do it.
             unending = True
             frames = frames[:4] + bytes((flags | f.END_STREAM,)) + frames[5:]
-        elif stream is None and number in self.reset_here:
-            self._feed_late(frames)
-            return
+        elif stream is None and number <= self._machine.h2.highest_inbound_stream_id:
+            if self.reset_here.get(number):
+                self.reset_here[number] = False  # trailers that were under way when we reset it; after them nothing is
+            else:
+                self._oddities.count(self.now)
+            if number in self.reset_here:
+                self._feed_late(frames)
+                return
+            self._remember(number, ours=False)  # one RST_STREAM is enough
         events = self._machine.receive(frames)
         # A head that is in order makes h2 say nothing. The writer is not to be woken for it: it would be awake before the responses are there.
         said = not events
@@ -289,13 +308,14 @@ class Receiver:
 
     def _settings_frame(self, flags: int, number: int, frame: bytes) -> None:
         self._settings.count(self.now)
-        self._feed(frame)
+        if flags & f.ACK:
+            self._feed(frame)
+        else:
+            for event in self._machine.settings(f.settings_of(frame)):
+                self._happened(event)
         self._connection.writer.ring()
 
-    def _settings_changed(self, event: RemoteSettingsChanged) -> None:
-        changed = event.changed_settings.get(NO_RFC7540_PRIORITIES)
-        if changed is not None and changed.new_value not in (0, 1):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS_NO_RFC7540_PRIORITIES is 0 or 1")  # RFC 9218 §2.1
+    def _settings_changed(self) -> None:
         for stream in self._connection.streams.values():
             if stream.outbox:
                 self._connection.ready(stream)
