@@ -130,6 +130,7 @@ REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     (Http2Limits, {"resets": (200, 33)}, "resets: must be a RateLimit, in a file a table of `burst` and `rate`, got (200, 33)"),
     (RateLimit, {"burst": True, "rate": 1}, "burst: must be a whole number, 0 or more, got true"),
     (RateLimit, {"burst": 1, "rate": -0.5}, "rate: must be a number per second, 0 or more, got -0.5"),
+    (RateLimit, {"burst": 1, "rate": -(10**400)}, f"rate: must be a number per second, 0 or more, got -1{'0' * 75}..."),
     (RateLimit, {"burst": 1, "rate": math.nan}, "rate: must be a number per second, 0 or more, got nan"),
     (ProxyConfig, {"http2": {}}, "http2: must be an Http2Limits, got {}"),
     (LogConfig, {"format": "combined"}, 'format: must be "json", got "combined"'),

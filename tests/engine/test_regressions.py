@@ -714,10 +714,18 @@ async def test_http_1_0_without_a_host_means_the_proxy_itself(transport: str, ho
         assert (record.url or "").endswith("/path")
 
 
-async def test_http_1_0_without_a_host_is_for_the_connections_target(autojump_clock: Clock) -> None:
-    async with open_world() as world:
-        assert (await world.connect(target=("origin.test", 80)).ask(BARE % b"")).status == 200
+@pytest.mark.parametrize("host", [b"", b"Host:\r\n"])
+async def test_http_1_0_without_a_host_is_for_the_connections_target(host: bytes, autojump_clock: Clock) -> None:
+    heads: list[tuple[str, dict[str, str]]] = []
+
+    async def note(wire: Wire) -> None:
+        heads.append(await wire.head())
+        await wire.send(OK)
+
+    async with open_world(note) as world:
+        assert (await world.connect(target=("origin.test", 80)).ask(BARE % host)).status == 200
         assert (await world.record()).url == "http://origin.test/path"
+        assert heads[0][1]["host"] == "origin.test"
 
 
 @pytest.mark.parametrize("remap_required", [True, False])
@@ -876,3 +884,34 @@ async def test_what_is_no_request_at_all_is_not_logged_as_a_method(autojump_cloc
         await wire.rest()
         record = await world.record()
         assert (record.method, record.url, how(record)[0]) == (None, None, "client")
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\r", b"\r\n\r\n\r"])
+@pytest.mark.parametrize("used", [False, True])
+async def test_empty_lines_do_not_hold_a_drain(empty: bytes, used: bool, autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        wire = world.connect()
+        if used:
+            assert (await wire.ask()).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        await wire.send(empty)
+        assert await world.proxy.drain(60)
+        assert trio.current_time() == 0
+
+
+async def test_front_end_that_fails_when_it_is_told_of_the_end_is_no_matter_to_others(
+    caplog: pytest.LogCaptureFixture, autojump_clock: Clock
+) -> None:
+    told: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("odd front end")
+
+    async with open_world() as world:
+        with (
+            world.proxy.front_end(drain=fail, end=fail),
+            world.proxy.front_end(drain=lambda: told.append("drain"), end=lambda: told.append("end")),
+        ):
+            assert not await world.proxy.drain(1)
+    assert told == ["drain"]
+    assert "odd front end" in caplog.text

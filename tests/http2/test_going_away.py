@@ -225,3 +225,37 @@ async def test_proxy_may_end_in_the_moment_in_which_a_request_comes(
         assert world.proxy.statistics().sessions == 0
         assert len(world.log.records) <= 1
     assert not caplog.records
+
+
+async def test_connection_that_begins_while_draining_says_its_settings_first(autojump_clock: MockClock) -> None:
+    """RFC 9113 §3.4."""
+    async with open_world(greet=False) as world, trio.open_nursery() as nursery:
+        busy = world.open_client()
+        await busy.greet()
+        await busy.ping()
+        nursery.start_soon(world.proxy.drain, 60)
+        await wait_all_tasks_blocked()
+        late = world.open_client()
+        await late.greet()
+        first = await late.next_frame()
+        assert first is not None
+        assert first.kind == raw.SETTINGS
+        await late.stream.aclose()
+        await busy.stream.aclose()
+
+
+async def test_connection_that_ends_for_a_fault_is_no_matter_to_a_drain(autojump_clock: MockClock) -> None:
+    """It is still there while its client does not read the GOAWAY."""
+    async with open_world(silence, buffer_index=1) as world, trio.open_nursery() as nursery:
+        client = world.client
+        await client.settle()
+        await client.send(*[frame(PING, 0, 0, b"question")] * 20)
+        await client.send(frame(raw.DATA, 0, 0))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(world.proxy.drain, 60)
+        await wait_all_tasks_blocked()
+        codes = []
+        while (got := await client.next_frame()) is not None:
+            if got.kind == GOAWAY:
+                codes.append(got.number)
+        assert codes == [raw.PROTOCOL_ERROR]

@@ -6,7 +6,6 @@ No value is ever coerced: `true` is not the number 1, and `"10"` is not 10, from
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -64,7 +63,7 @@ def refuse(attribute: Any, expected: str, value: object) -> ConfigError:
 
 def is_number(value: object) -> bool:
     """True for an int or a float that is neither a bool nor NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN is not
 
 
 def seconds(*, zero: bool = False, optional: bool = False) -> Validator:

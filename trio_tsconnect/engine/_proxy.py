@@ -304,7 +304,7 @@ class Proxy:
             if session.requests or not session.awaited:
                 session.stop_idling()
         for front_end in list(self._front_ends):
-            front_end.drain()
+            _tell(front_end.drain)
         with trio.move_on_after(seconds):
             await self._idle.wait()
         return self._idle.is_set()
@@ -315,13 +315,21 @@ class Proxy:
         for session in list(self._sessions):
             session.cancel("proxy", "closed")
         for front_end in list(self._front_ends):
-            front_end.end()
+            _tell(front_end.end)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.config.http.close_timeout):
             await self._idle.wait()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "draining" if self.draining else "open"
         return f"<Proxy {state}, {len(self._sessions)} sessions>"
+
+
+def _tell(callback: Callable[[], object]) -> None:
+    """One front end's trouble is no other's."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("a front end failed when it was told of the end")
 
 
 async def _turn_away(stream: trio.abc.Stream) -> None:

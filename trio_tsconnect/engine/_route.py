@@ -23,6 +23,8 @@ def remap(txn: Transaction) -> None:
         uri = target_uri(request, scheme=txn.client.scheme, default_authority=default)
     except BadRequest as exc:
         raise TransactionFailure(exc) from None
+    if default is not None and b"host" in request.headers:
+        del request.headers[b"Host"]  # it is empty
     txn.url = str(uri)
     if request.target[0] not in "/*" and request.method != "CONNECT":
         request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form wins, and what is sent on says so

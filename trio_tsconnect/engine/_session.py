@@ -181,11 +181,19 @@ class Session:
             return True  # of a virtual connection: it was written before this task could begin
         self.proxy.timer.set(self, trio.current_time() + self.proxy.config.http.keep_alive_timeout)
         self._idling = True
-        more = await self.http.wait_for_request()
+        more = await self._wait_for_request()
         self._idling = False
         self.deadline = math.inf
         assert self.nursery is not None
         return more and not self.nursery.cancel_scope.cancel_called  # it ended in the tick in which something came
+
+    async def _wait_for_request(self) -> bool:
+        while await self.http.fill():
+            if self.http.skip_empty_lines():
+                return True
+            if self.proxy.draining and not has_input(self.stream):
+                return False  # nothing but empty lines has come
+        return False
 
     def due(self) -> None:
         """The timer's call: it has waited for a request for long enough."""

@@ -89,6 +89,7 @@ class Connection:
 
     async def run(self, received: bytes) -> None:
         """Serve until the connection ends."""
+        self._machine.begin(self.limits)  # RFC 9113 §3.4: SETTINGS come first, also where a drain has begun before
         try:
             with self._scope, self.proxy.front_end(drain=self.drain, end=self._scope.cancel, client=self.client) as self._front_end:
                 await self._serve(received)
@@ -108,7 +109,6 @@ class Connection:
             self._nursery = nursery
             writing = trio.CancelScope()
             nursery.start_soon(self._write, writing)
-            self._machine.begin(self.limits)
             self.writer.ring()
             try:
                 await self._read(received)
@@ -219,7 +219,7 @@ class Connection:
 
     def drain(self) -> None:
         """Go away gracefully (RFC 9113 §6.8): say so, and after one round trip say which stream was the last that is served."""
-        if self._last_stream == _HIGHEST and self._final_goaway_at == math.inf:
+        if not self._stopping and self._last_stream == _HIGHEST and self._final_goaway_at == math.inf:
             self.writer.put(goaway(_HIGHEST, ErrorCode.NO_ERROR))
             self._machine.h2.ping(_PING_DATA)
             self._final_goaway_at = trio.current_time() + _GRACE
