@@ -15,7 +15,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.engine._world import GET, OK, Answer, Serve, Wire, World, echo, how, listening, open_world, replying, silent
+from tests.engine._world import GET, OK, Answer, Serve, Wire, World, echo, how, listening, open_world, replying, silent, stopping_after
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect.message import Headers, Request, check_request
 
@@ -36,12 +36,6 @@ def dying(reply: bytes, *, abort: bool = False, read_head: bool = True) -> Serve
             wire.stream.abort("the origin died")  # type: ignore[attr-defined]
 
     return serve
-
-
-async def stalling(wire: Wire) -> None:
-    await wire.head()
-    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")
-    await wire.rest()
 
 
 async def pouring(wire: Wire) -> None:
@@ -75,7 +69,7 @@ STEPS: dict[str, tuple[bytes, Serve]] = {
     "while the origin is connected to": (GET, silent),
     "before the response": (GET, silent),
     "waiting for 100": (b"POST / HTTP/1.1\r\nHost: origin.test\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n", silent),
-    "within the response": (GET, stalling),
+    "within the response": (GET, stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")),
     "while the response pours": (GET, pouring),
 }
 

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.engine import _world
-from tests.engine._world import GET, OK, Serve, Wire, World, how, listening, replying, silent
+from tests.engine._world import GET, OK, Serve, Wire, World, how, listening, replying, silent, stopping_after
 from trio_tsconnect import ConfigError, ConnectOptions, MemoryLog, Plugin, ProxyConfig, RemapRule, Request, Session, Transaction, open_proxy
 from trio_tsconnect.engine import _exchange
 from trio_tsconnect.engine._errors import TransactionFailure
@@ -185,15 +185,6 @@ async def test_one_who_waits_in_line_for_a_fresh_connection_is_not_given_a_used_
 # ------------------------------------------------------------------------------------------------------- responses that are cut short
 
 
-def stalling(reply: bytes) -> Serve:
-    async def serve(wire: Wire) -> None:
-        await wire.head()
-        await wire.send(reply)
-        await wire.rest()
-
-    return serve
-
-
 async def cut(transport: str, end: str, serve: Serve, request: bytes) -> tuple[bytes, bool]:
     """What a client has got that reads only a little before the proxy has gone, and whether its connection was broken."""
     with trio.CancelScope() as scope:
@@ -213,7 +204,7 @@ async def cut(transport: str, end: str, serve: Serve, request: bytes) -> tuple[b
 @pytest.mark.parametrize("transport", ["virtual", "tcp"])
 @pytest.mark.parametrize("end", ["drain", "cancel"])
 async def test_a_body_that_ends_by_closing_is_reset_when_the_proxy_ends_it(transport: str, end: str, autojump_clock: Clock) -> None:
-    serve = stalling(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    serve = stopping_after(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
     _, broken = await cut(transport, end, serve, b"GET http://origin.test/ HTTP/1.0\r\nHost: origin.test\r\n\r\n")
     assert broken
 
@@ -223,7 +214,7 @@ async def test_a_body_that_ends_by_closing_is_reset_when_the_proxy_ends_it(trans
 async def test_a_body_of_known_length_that_the_proxy_ends_arrives_as_far_as_it_came(
     transport: str, end: str, autojump_clock: Clock
 ) -> None:
-    serve = stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(20_000))
+    serve = stopping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(20_000))
     received, broken = await cut(transport, end, serve, GET)
     assert received.partition(b"\r\n\r\n")[2] == bytes(20_000)
     assert not broken

@@ -142,6 +142,11 @@ def settings_of(frame: bytes) -> list[tuple[int, int]]:
     return values
 
 
+def settings_frame(values: dict[int, int]) -> bytes:
+    """A SETTINGS frame that says this."""
+    return make_frame(SETTINGS, 0, 0, b"".join([_SETTING.pack(*each) for each in values.items()]))
+
+
 def two_numbers(frame: bytes) -> tuple[int, int]:
     """The first two numbers of a payload: the last stream and the code of a GOAWAY."""
     first, second = _TWO.unpack_from(frame, HEAD)

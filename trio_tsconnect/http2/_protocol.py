@@ -8,8 +8,6 @@ So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h
 
 from __future__ import annotations
 
-import struct
-
 import h2.config
 import h2.connection
 import h2.events
@@ -18,7 +16,7 @@ import h2.settings
 
 from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
-from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE, SETTINGS, make_frame
+from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE, settings_frame
 from trio_tsconnect.http2._hpack import FieldDecoder, Fields, SmallEncoder
 
 H2Connection = h2.connection.H2Connection
@@ -40,7 +38,6 @@ INITIAL_WINDOW = 65535
 
 _CODES = h2.settings.SettingCodes
 _KNOWN = frozenset({*_CODES, NO_RFC7540_PRIORITIES})
-_SETTING = struct.Struct(">HL")
 _GOAWAY_SIZE = 17
 _LOOK_EVERY = 64
 
@@ -102,7 +99,7 @@ class Machine:
         if sizes:
             self.h2.encoder.header_table_size = min(sizes)
         self.h2.forget_closed_streams()
-        return self.receive(make_frame(SETTINGS, 0, 0, b"".join([_SETTING.pack(*each) for each in last.items()])))
+        return self.receive(settings_frame(last))
 
     def begin(self, limits: Http2Limits) -> None:
         """Send our SETTINGS. They are in force for the client once it has acknowledged them, and until then here as well."""
