@@ -29,7 +29,7 @@ ROOMS_BELOW: dict[str, set[str]] = {
 EDGES = {"http2", "clients", "asgi", "logstats", "plugins", "testing", "__main__"}
 """The edges of the design; a folder that is none of all these is an edge too."""
 
-FOUNDATION = {"_util", "_version"}
+FOUNDATION = {"_contain", "_util", "_version"}
 """Modules beside the rooms, which all may import and which import no room."""
 
 FRONT = ""

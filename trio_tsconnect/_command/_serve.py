@@ -1,17 +1,22 @@
 """`tsconnect serve`: from a configuration file to the last log record, through two signals.
 
-Three nested lives, and the order in which they end is the order of a drain: the doors (closed at the first signal, so that new clients are
-refused at once), the clients that are in already (at most `http.drain_timeout` more), and the proxy with its log. A second signal ends all
-three together. The task that listens for signals lives outside of them.
+Three nested lives end in the order of a drain: the doors (closed at the first signal, so that new clients are refused at once), the proxy with
+its log (at most `http.drain_timeout` later), and the tasks of clients, which `open_proxy` has ended by then. A second signal cancels all three.
+
+Invariant: after a signal the process ends in bounded time, whatever its code does. A cancellation cannot end a hook that blocks the loop, an
+application that swallows it, or a thread that never returns; so each signal also sets the time at which a thread ends the process (`_Ending`).
 """
 
 from __future__ import annotations
 
 import logging
-import math
+import os
 import resource
+import select
 import signal
-from collections.abc import AsyncIterable
+import threading
+import time
+from collections.abc import AsyncIterable, Callable
 from functools import partial
 
 import attrs
@@ -24,6 +29,7 @@ from trio_tsconnect.engine import warnings
 from trio_tsconnect.log import StderrLog
 
 logger = logging.getLogger("trio_tsconnect")
+_AT_ONCE = 0.5  # seconds in which a second signal may still end in order, with every record written
 
 
 def serve(file: str) -> int:
@@ -57,7 +63,9 @@ class _Server:
 
     async def run(self, file: str) -> int:
         speak = find_protocols()
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1) as signals:
+        longest = self.config.http.drain_timeout + self.config.http.close_timeout
+        ending = _Ending(self._stop, self._end_at_once, longest=longest)
+        with trio.open_signal_receiver(signal.SIGHUP, signal.SIGUSR1) as signals, ending:
             doors = await open_doors(self.config, speak, file)
             try:
                 log = _open_log(self.config.log or LogConfig(), file)
@@ -74,29 +82,29 @@ class _Server:
         async for number in signals:
             if number == signal.SIGHUP:
                 _reopen(log)
-            elif number == signal.SIGUSR1:
-                self._show_what_is_alive()
-            elif not self.stopping.is_set():
-                say(f"draining for at most {self.config.http.drain_timeout:g} s; a second signal ends at once")
-                self.stopping.set()
             else:
-                self.status = 128 + number
-                self.everything.cancel()
-                return
+                self._show_what_is_alive()
+
+    def _stop(self) -> None:
+        """The first signal."""
+        say(f"draining for at most {self.config.http.drain_timeout:g} s; a second signal ends at once")
+        self.stopping.set()
+
+    def _end_at_once(self, status: int) -> None:
+        """The second."""
+        self.status = status
+        self.everything.cancel()
 
     def _show_what_is_alive(self) -> None:
         roots = self.proxy.tree() if self.proxy else ()
         say("\n".join(["transactions alive:", *(root.to_text() for root in roots)]) if roots else "transactions alive: none")
 
     async def _serve(self, doors: list[Door], speak: Protocols, log: Log) -> None:
-        async with open_proxy(self.config, log=log) as self.proxy:
-            proxy, over = self.proxy, math.inf
-            async with trio.open_nursery() as clients:
-                await self._welcome(doors, speak, proxy, clients)
-                over = clients.cancel_scope.deadline = trio.current_time() + self.config.http.drain_timeout
-                await proxy.drain(self.config.http.drain_timeout)
-            if trio.current_time() >= over:
-                self.everything.cancel()  # the time has been had: the proxy must not begin a drain of its own
+        # The clients' nursery is the outer one: `open_proxy` drains, then ends what is left, and the records say so.
+        async with trio.open_nursery() as clients:
+            async with open_proxy(self.config, log=log) as self.proxy:
+                await self._welcome(doors, speak, self.proxy, clients)
+            clients.cancel_scope.cancel()
 
     async def _welcome(self, doors: list[Door], speak: Protocols, proxy: Proxy, clients: trio.Nursery) -> None:
         """Let clients in until the first signal; no door is open when this returns."""
@@ -119,6 +127,65 @@ class _Server:
                 say(f"listening {door.url} ({speak.names})")
             await self.stopping.wait()
             accepting.cancel_scope.cancel()
+
+
+class _Ending:
+    """SIGINT and SIGTERM while the command serves: the first one drains, the second ends at once, a third one is the system's to handle.
+
+    The handlers run in the main thread between two instructions, also while the loop is blocked. What they ask of the loop waits for its
+    turn; the thread that they write to waits for nobody, and ends the process when the time is over. (A handler may interrupt any line of
+    Python, so it takes no lock: it starts no thread and sets no `threading.Event`.)
+    """
+
+    def __init__(self, stop: Callable[[], None], end_at_once: Callable[[int], None], *, longest: float) -> None:
+        self._stop = stop
+        self._end_at_once = end_at_once
+        self._longest = longest  # seconds from the first signal to the end
+        self._token = trio.lowlevel.current_trio_token()
+        self._count = 0
+
+    def __enter__(self) -> None:
+        read_end, self._write_end = os.pipe()
+        threading.Thread(target=self._end_in_time, args=[read_end], name="end in time", daemon=True).start()
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not self._count:  # after a signal the process is about to end, and a late one must not change its status
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            os.close(self._write_end)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        self._count += 1
+        os.write(self._write_end, bytes([number]))
+        if self._count > 1:
+            for each in self._before:
+                signal.signal(each, signal.SIG_DFL)
+        try:
+            if self._count == 1:
+                self._token.run_sync_soon(self._stop)
+            else:
+                self._token.run_sync_soon(self._end_at_once, 128 + number)
+        except trio.RunFinishedError:
+            pass  # it has ended already
+
+    def _end_in_time(self, read_end: int) -> None:
+        """The thread: wait for a signal, then for the next one or for the end of the time."""
+        if not os.read(read_end, 1):
+            os.close(read_end)
+            return
+        if not select.select([read_end], [], [], self._longest)[0]:
+            _say_if_heard("what is left does not end: the process ends without it")
+            os._exit(0)
+        status = 128 + os.read(read_end, 1)[0]
+        time.sleep(_AT_ONCE)
+        os._exit(status)
+
+
+def _say_if_heard(text: str) -> None:
+    """Say it unless the reader of standard error has stopped reading: that must not hold the end up."""
+    if select.select([], [2], [], 0)[1]:
+        os.write(2, f"{text}\n".encode())
 
 
 def _open_log(config: LogConfig, file: str) -> Log:

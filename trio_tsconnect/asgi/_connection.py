@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect.asgi._http import HttpExchange
 from trio_tsconnect.asgi._scope import http_scope, websocket_scope
 from trio_tsconnect.asgi._types import Application, AtOnce, Loop, Receive, Scope, Send, logger
@@ -49,11 +50,14 @@ class Service:
         """Call the application; whether it returned. What it raises is logged."""
         try:
             await self.loop.call(self.application, scope, receive, send, at_once)
-        except Exception as exc:  # noqa: BLE001 - anybody's application
+        except BaseException as exc:  # noqa: BLE001 - sorted out
+            failure, passing = sort_out(exc)
+            if passing is not None:
+                raise passing from None
             if gone():  # then it is as good a way to end as any
-                logger.info("the application ended %s without its client: %r", scope["path"], exc)
+                logger.info("the application ended %s without its client: %r", scope["path"], failure)
             else:
-                logger.exception("the application failed in %s", scope["path"])
+                logger.error("the application failed in %s", scope["path"], exc_info=failure)
             return False
         return True
 

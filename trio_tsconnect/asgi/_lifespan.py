@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect.asgi._types import Application, Loop, Message, logger, nothing_yet
 
 _RETURN = 1.0  # seconds to return in, once everything is said
@@ -39,14 +40,23 @@ class Lifespan:
         try:
             with self._scope:
                 await self._loop.call(self._application, scope, self._receive, self._send, nothing_yet)
-        except Exception as exc:  # noqa: BLE001 - anybody's application
-            if self._supported:
-                logger.exception("the application failed in its lifespan")
-            else:
-                logger.info("the application has no lifespan: %r", exc)
+        except BaseException as exc:  # noqa: BLE001 - sorted out
+            failure, passing = sort_out(exc)
+            if failure is not None:
+                self._failed(failure)
+            if passing is not None:
+                raise passing from None
         finally:
             for event in (self._returned, self._ended, self._decided):
                 event.set()
+
+    def _failed(self, exc: BaseException) -> None:
+        if self._supported:
+            logger.error("the application failed in its lifespan", exc_info=exc)
+        elif isinstance(exc, Exception):  # the specification: such an application is served without a lifespan
+            logger.info("the application has no lifespan: %r", exc)
+        else:  # it wants the process to end (sys.exit); what ends is its own startup
+            self.failure = f"{type(exc).__name__}: {exc}"
 
     async def startup(self) -> None:
         """Wait until the application has started up, or failed to (`failure`), or has no lifespan."""

@@ -131,6 +131,8 @@ class _Call:
     def start(self) -> None:
         """Begin."""
         self._task = self._loop.create_task(self._run())
+        # Not at the end of `_run`: a task that is cancelled before its first step never runs.
+        self._task.add_done_callback(lambda _task: _tell_trio(self._token, self.done.set))
 
     def cancel(self) -> None:
         """Cancel the application."""
@@ -144,8 +146,6 @@ class _Call:
             self.error = RuntimeError("the application's task was cancelled")
         except BaseException as exc:  # noqa: BLE001 - it is raised where the call was made
             self.error = exc
-        finally:
-            _tell_trio(self._token, self.done.set)
 
     async def receive(self) -> Message:
         """What the application gets as `receive`. A message that came for a cancelled one is kept for the next."""

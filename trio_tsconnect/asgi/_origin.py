@@ -95,9 +95,10 @@ class AsgiOrigin:
             self._decided.set()
 
     async def _serve_calls(self, nursery: trio.Nursery, loop: Loop, lifespan: Lifespan, task_status: trio.TaskStatus[None]) -> None:
-        calls_scope, closing, ended = trio.CancelScope(shield=True), trio.Event(), trio.Event()
+        calls_scope = trio.CancelScope(shield=True)
+        opened, closing, ended = trio.Event(), trio.Event(), trio.Event()
 
-        async def hold(*, task_status: trio.TaskStatus[None]) -> None:
+        async def hold() -> None:
             try:
                 with calls_scope:
                     async with trio.open_nursery() as calls:
@@ -109,16 +110,18 @@ class AsgiOrigin:
                             root_path=self._root_path,
                             grace=self._grace,
                         )
-                        task_status.started()
+                        opened.set()
                         await closing.wait()
                         self._service = None
             finally:
                 ended.set()
 
-        await nursery.start(hold)
-        self._decided.set()
-        task_status.started()
+        # Not `nursery.start`: cancelled, it would wait for a task that is shielded and waits for `closing`.
+        nursery.start_soon(hold, name="ASGI calls")
         try:
+            await opened.wait()
+            self._decided.set()
+            task_status.started()
             await trio.sleep_forever()
         finally:
             calls_scope.deadline = trio.current_time() + self._grace

@@ -5,11 +5,12 @@ The law: a body is never held whole unless a plugin asks for it, with a bound (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import blame_transform
 from trio_tsconnect.message import NO_BODY, Failure, MessageError, Response, expects_continue
@@ -44,21 +45,29 @@ class Transforms:
         for name, transform in self._chain:
             if not result:
                 break
-            try:
-                result = transform.feed(result)
-            except Exception as exc:
-                raise blame_transform(self._txn, name, exc) from exc
+            result = self._run(name, transform.feed, result)
         return result
 
     def finish(self) -> bytes:
         """Finish the first, run what it gives through the rest, then finish the next."""
         result = b""
         for name, transform in self._chain:
-            try:
-                result = (transform.feed(result) if result else b"") + transform.finish()
-            except Exception as exc:
-                raise blame_transform(self._txn, name, exc) from exc
+            fed = self._run(name, transform.feed, result) if result else b""
+            result = fed + self._run(name, transform.finish)
         return result
+
+    def _run(self, name: str, step: Callable[..., object], *data: bytes) -> bytes:
+        try:
+            result = step(*data)
+            if not isinstance(result, (bytes, bytearray)):
+                raise TypeError(f"a transform returns bytes, and {step.__name__}() returned {type(result).__name__}")
+            return bytes(result)
+        except BaseException as exc:
+            failure, passing = sort_out(exc)
+            if passing is not None:
+                raise
+            assert failure is not None
+            raise blame_transform(self._txn, name, failure) from exc
 
 
 def next_request_piece(txn: Transaction) -> bytes | bytearray | None:

@@ -221,6 +221,8 @@ async def _close(txn: Transaction) -> None:
             await drop_origin(txn)
         if txn.state is not State.RELEASE:
             txn.enter(State.RELEASE)
+        if txn.status is not None and not txn.session.http.head_sent:
+            txn.unsay_response()  # the record tells what was sent, not what was meant
         if txn.proxy.logs:
             txn.proxy.log.write(make_record(txn))
         txn.enter(State.CLOSED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._plugin import HookMethod, plugin_name
 from trio_tsconnect.message import Failure
@@ -26,28 +27,33 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
             await method(txn)
         except TransactionFailure:
             raise
-        except Exception as exc:
-            raise blame(txn, method, exc) from exc
-        except BaseExceptionGroup as group:  # of a nursery in the hook that was cancelled
-            failed, rest = group.split(Exception)
-            if failed is not None:
-                blame(txn, method, failed)
-            raise rest or group from None
+        except BaseException as exc:
+            failure, passing = sort_out(exc)
+            failed = None if failure is None else blame(txn, method, failure)
+            if passing is not None:
+                raise passing from None
+            assert failed is not None
+            raise failed from exc
         finally:
             txn.plugin_name = ""
 
 
-def blame(txn: Transaction, method: HookMethod, exc: Exception) -> TransactionFailure:
+def blame(txn: Transaction, method: HookMethod, exc: BaseException) -> TransactionFailure:
     """Put an exception on its plugin's account, in the record and in the process's log."""
     return _blame(txn, plugin_name(method), getattr(method, "__name__", "hook"), exc)
 
 
-def blame_transform(txn: Transaction, name: str, exc: Exception) -> TransactionFailure:
+def blame_transform(txn: Transaction, name: str, exc: BaseException) -> TransactionFailure:
     """The same for an exception in a transform of a body."""
     return _blame(txn, name, "transform", exc)
 
 
-def _blame(txn: Transaction, name: str, hook: str, exc: Exception) -> TransactionFailure:
+def blame_intercept(txn: Transaction, name: str, exc: BaseException) -> None:
+    """The same for a plugin that plays the origin; what the client gets is decided by what it has sent."""
+    _blame(txn, name, "intercept", exc)
+
+
+def _blame(txn: Transaction, name: str, hook: str, exc: BaseException) -> TransactionFailure:
     txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": f"{type(exc).__name__}: {exc}"}
     logger.error("plugin %s failed in %s (transaction %d)", name, hook, txn.number, exc_info=exc)
     return TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
@@ -61,12 +67,11 @@ async def fire_closing(subject: Session | Transaction, methods: tuple[HookMethod
         for method in methods:
             try:
                 await method(subject)
-            except Exception:
-                logger.exception("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"))
-            except BaseExceptionGroup as group:
-                failed, rest = group.split(Exception)
-                logger.error("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"), exc_info=failed)
-                if rest is not None:
-                    raise rest from None
+            except BaseException as exc:
+                failure, passing = sort_out(exc)
+                if failure is not None:
+                    logger.error("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"), exc_info=failure)
+                if passing is not None:
+                    raise passing from None
     if scope.cancelled_caught:
         logger.error("closing hooks of %r took longer than %g s and were cut short", subject, seconds)

@@ -5,19 +5,19 @@ The law: what a plugin serves lives and ends with the transaction that it serves
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from trio_tsconnect._contain import sort_out
+from trio_tsconnect.engine._hooks import blame_intercept
 from trio_tsconnect.stream import Identity, close_now, make_pair, window_of
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._transaction import Transaction
 
-logger = logging.getLogger("trio_tsconnect")
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 
 
@@ -52,17 +52,13 @@ class InterceptOrigin:
                     await self.serve(theirs)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 theirs.abort("the plugin's connection broke")
-            except Exception as exc:
-                logger.exception("plugin %s failed as the origin of transaction %d", self.plugin, self.txn.number)
-                failed = {"hook": "intercept", "exception": f"{type(exc).__name__}: {exc}"}
-                self.txn.plugin_log.setdefault(self.plugin, {})["failed"] = failed
-                theirs.abort("the plugin failed")
-            except BaseExceptionGroup as group:  # of a nursery in `serve` that was cancelled
-                failures, rest = group.split(Exception)
-                if failures is not None:
-                    logger.error("plugin %s failed as the origin of transaction %d", self.plugin, self.txn.number, exc_info=failures)
-                if rest is not None:
-                    raise rest from None
+            except BaseException as exc:  # noqa: BLE001 - sorted out
+                failure, passing = sort_out(exc)
+                if failure is not None:
+                    blame_intercept(self.txn, self.plugin, failure)
+                    theirs.abort("the plugin failed")
+                if passing is not None:
+                    raise passing from None
             finally:
                 await close_now(theirs)
 

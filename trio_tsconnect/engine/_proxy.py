@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._access import admits
 from trio_tsconnect.engine._children import open_child
@@ -398,28 +399,33 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
     _check_parser(config)
     records = log or _open_log(config)
     error: BaseException | None = None
-    async with trio.open_nursery() as log_nursery:
-        log_nursery.start_soon(_run_log, records, name="log")
-        try:
-            async with trio.open_nursery() as nursery:
-                proxy = Proxy(config, hooks, of_rules, records, nursery)
-                nursery.start_soon(proxy.pool.run, name="origin pool")
-                nursery.start_soon(proxy._sweep.run, name="sweep")
-                nursery.start_soon(proxy.timer.run, name="timer")
-                for plugin in proxy.plugins():
-                    if type(plugin).run is not Plugin.run:
-                        nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")
-                try:
-                    yield proxy
-                    await proxy.drain(config.http.drain_timeout)
-                except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
-                    error = exc
-                try:
-                    await proxy._end()
-                finally:
-                    nursery.cancel_scope.cancel()
-        finally:
-            records.close()
+    try:
+        async with trio.open_nursery() as log_nursery:
+            log_scope = trio.CancelScope(shield=True)
+            log_nursery.start_soon(_run_log, records, log_scope, name="log")
+            try:
+                async with trio.open_nursery() as nursery:
+                    proxy = Proxy(config, hooks, of_rules, records, nursery)
+                    nursery.start_soon(proxy.pool.run, name="origin pool")
+                    nursery.start_soon(proxy._sweep.run, name="sweep")
+                    nursery.start_soon(proxy.timer.run, name="timer")
+                    for plugin in proxy.plugins():
+                        if type(plugin).run is not Plugin.run:
+                            nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")
+                    try:
+                        yield proxy
+                        await proxy.drain(config.http.drain_timeout)
+                    except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
+                        error = exc
+                    try:
+                        await proxy._end()
+                    finally:
+                        nursery.cancel_scope.cancel()
+            finally:
+                records.close()
+                log_scope.deadline = trio.current_time() + config.http.close_timeout
+    except BaseExceptionGroup as group:  # of the engine's own tasks; a Ctrl-C that found one of them, most likely
+        error = _without_groups_of_one(group)
     if error is not None:
         try:
             raise error
@@ -427,19 +433,23 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
             del error
 
 
-async def _run_log(log: Log) -> None:
-    with trio.CancelScope(shield=True):  # records of what a cancellation ends are still to come; close() ends it
+def _without_groups_of_one(exc: BaseException) -> BaseException:
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
+
+
+async def _run_log(log: Log, scope: trio.CancelScope) -> None:
+    with scope:  # shielded: what a cancellation ends has records still to come; close() ends it, or the deadline that is set then
         await log.run()
 
 
 async def _run_plugin(plugin: Plugin, proxy: Proxy) -> None:
     try:
         await plugin.run(proxy)
-    except Exception:
-        logger.exception("plugin %s ended in run()", type(plugin).__name__)
-    except BaseExceptionGroup as group:  # of a nursery in `run` that was cancelled
-        failed, rest = group.split(Exception)
-        if failed is not None:
-            logger.error("plugin %s ended in run()", type(plugin).__name__, exc_info=failed)
-        if rest is not None:
-            raise rest from None
+    except BaseException as exc:
+        failure, passing = sort_out(exc)
+        if failure is not None:
+            logger.error("plugin %s ended in run()", type(plugin).__name__, exc_info=failure)
+        if passing is not None:
+            raise passing from None

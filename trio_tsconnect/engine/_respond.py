@@ -69,6 +69,8 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
         return
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
+    if txn.response_begun and txn.session.http.take_back():  # a head that has not left yet: the failure can be told in its place
+        txn.unsay_response()
     txn.sending_body = False
     if (connection := txn.origin) is not None:
         txn.origin = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._gone import InputWatch
@@ -207,11 +208,15 @@ class Session:
             try:
                 with trio.fail_after(self.proxy.config.http.header_timeout):  # there is no transaction yet whose limits could count
                     await method(self)
-            except Exception as exc:
-                name = plugin_name(method)
-                logger.error("plugin %s failed in session_start (session %d)", name, self.number, exc_info=exc)
-                self.failure = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
-                self.failure.log = {"hook": "session_start", "exception": f"{type(exc).__name__}: {exc}"}
+            except BaseException as exc:
+                failure, passing = sort_out(exc)
+                if failure is not None:
+                    name = plugin_name(method)
+                    logger.error("plugin %s failed in session_start (session %d)", name, self.number, exc_info=failure)
+                    self.failure = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
+                    self.failure.log = {"hook": "session_start", "exception": f"{type(failure).__name__}: {failure}"}
+                if passing is not None:
+                    raise passing from None
 
     async def _close(self) -> None:
         self.proxy.timer.remove(self)

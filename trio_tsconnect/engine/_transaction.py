@@ -299,6 +299,12 @@ class Transaction:
             self.deadline_left = {}
         self.deadline_left[state.milestone] = seconds
 
+    def unsay_response(self) -> None:
+        """Nothing of the response that had begun was sent."""
+        self.response_begun = self.close_delimited = False
+        self.status = None
+        self.response_bytes = 0
+
     def end(self, by: str, why: str) -> None:
         """Note how it ended; the first cause counts."""
         if self.ended is None:

@@ -47,6 +47,7 @@ from trio_tsconnect.stream._virtual import VirtualConnection
 
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536
+_HEAD_ALONE_ABOVE = 16384
 _MOST_EMPTY_LINES = 8
 
 
@@ -82,6 +83,9 @@ class _HTTP1:
     _sent = True
     _writing = False
     _queued = 0
+    _head_in_queue = False
+    head_sent: bool = False
+    """Whether the final head that was queued last has been handed to the stream whole."""
 
     def __init__(self, stream: trio.abc.Stream, *, limits: HeadLimits | None = None, parser: Parser = "h11") -> None:
         self.stream = stream
@@ -275,8 +279,24 @@ class _HTTP1:
                 return False
             self._queue.clear()
             self._queued = 0
+            self._note_head()
             self._virtual.flush()
         return not self._queue
+
+    def _take_queue(self) -> bytes | bytearray:
+        data = self._joined()
+        self._queue.clear()
+        return data
+
+    async def _send(self, data: bytes | bytearray) -> None:
+        has_head, self._head_in_queue = self._head_in_queue, False
+        self._queued -= len(data)
+        await self.stream.send_all(data)
+        self.head_sent = self.head_sent or has_head
+
+    def _note_head(self) -> None:
+        self.head_sent = self.head_sent or self._head_in_queue
+        self._head_in_queue = False
 
     async def drain(self) -> None:
         """Write all that is queued, in one piece, and let the peer see it at once. A checkpoint only if there is something.
@@ -284,11 +304,11 @@ class _HTTP1:
         When this is cancelled a part may have been written: the connection is of no more use.
         """
         if self._queue:
-            data = self._joined()
-            self._queue.clear()
-            self._queued = 0
             self._writing = True  # until it has returned: whoever cancels it leaves a message that was cut anywhere
-            await self.stream.send_all(data)
+            if self._head_in_queue and self._queued > _HEAD_ALONE_ABOVE:
+                # So that it is known whether the peer has a head, however long it takes to read what follows.
+                await self._send(self._queue.pop(0))
+            await self._send(self._take_queue())
             self._writing = False
             if self._flushes is not None:
                 self._flushes.flush()
@@ -367,9 +387,20 @@ class HTTP1Server(_HTTP1):
 
     def queue_response(self, response: Response, body: Body) -> None:
         """Add a response head, framed as `body` says; an interim one (1xx) with `NO_BODY`."""
+        if response.status >= 200 or response.status == 101:
+            self._head_in_queue, self.head_sent = True, False
         self._put(response_to_bytes(response))
         if response.status >= 200:
             self._sending, self._unsent, self._sent = body, body.length, False
+
+    def take_back(self) -> bool:
+        """Drop the final head that is queued, and what follows it, where nothing of it was handed to the stream; whether it was so."""
+        if not self._head_in_queue:
+            return False
+        self._head_in_queue = False
+        self._queue.clear()
+        self._queued = 0
+        return True
 
 
 @public("trio_tsconnect.stream")

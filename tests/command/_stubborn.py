@@ -1,0 +1,46 @@
+"""Applications that do not end: the command that serves them has to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+
+def tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+async def hangs_in_shutdown(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        tell("shutting down")
+        await asyncio.sleep(1000)
+
+
+async def blocks_in_a_request(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        raise RuntimeError("only requests")
+    tell("blocking")
+    time.sleep(1000)  # noqa: ASYNC251 - that is its fault
+
+
+async def blocks_in_startup(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        tell("blocking")
+        time.sleep(1000)  # noqa: ASYNC251 - that is its fault
+
+
+async def swallows_its_cancellation(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        raise RuntimeError("only requests")
+    tell("swallowing")
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except BaseException:  # noqa: BLE001, S112 - that is its fault
+            continue

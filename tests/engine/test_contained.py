@@ -1,0 +1,163 @@
+"""Whatever a plugin raises is that plugin's failure and ends one transaction, even what was made to end a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.engine._world import GET, OK, Wire, how, open_world, replying
+from tests.engine.test_hooks import make_plugin
+from trio_tsconnect import MemoryLog, Plugin, Proxy, ProxyConfig, Transaction, open_proxy
+from trio_tsconnect.engine import HOOKS
+
+ERRORS = [SystemExit(3), KeyboardInterrupt("its own"), GeneratorExit(), asyncio.CancelledError(), BaseException("odd")]
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+
+async def stale_cancelled() -> trio.Cancelled:
+    """One that was kept when its scope was left."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            return exc
+    raise AssertionError
+
+
+def failing(hook: str, error: BaseException | None) -> Plugin:
+    """Fails in this hook of the first transaction that comes to it; None: with a stale `Cancelled`."""
+    failed = False
+
+    async def act(_hook: str, _subject: object) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise error or await stale_cancelled()
+
+    return make_plugin("Failing", act, hook)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
+async def test_what_ends_a_process_ends_one_transaction(hook: str, error: BaseException | None) -> None:
+    async with open_world(replying(OK), plugins=[failing(hook, error)]) as world:
+        first = world.connect()
+        await first.send(GET)
+        status = int((await first.rest() if hook == "session_start" else await first.until(b"\r\n\r\n")).split(b" ")[1])
+        await first.stream.aclose()
+        assert (await world.connect().ask()).status == 200
+    closing = hook.endswith("close")
+    assert status == (200 if closing else 500)
+    assert how(world.records[0]) == (("proxy", "complete") if closing else ("plugin", "plugin"))
+    if not closing:
+        assert world.records[0].plugin["Failing"]["failed"]["hook"] == hook
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("step", ["feed", "finish"])
+async def test_transform_that_leaves_is_its_plugins_failure(error: BaseException, step: str) -> None:
+    class Leaving:
+        def feed(self, data: bytes) -> bytes:
+            if step == "feed":
+                raise error
+            return data
+
+        def finish(self) -> bytes:
+            raise error
+
+    async def add(_hook: str, txn: Any) -> None:
+        if txn.request.headers.get("x-leave"):
+            txn.transform_response(Leaving())
+
+    async with open_world(replying(CHUNKED), plugins=[make_plugin("Adding", add, "post_remap")]) as world:
+        await world.connect().ask(GET.replace(b"\r\n\r\n", b"\r\nX-Leave: 1\r\n\r\n"))
+        assert (await world.connect().ask()).body == b"hello"
+    assert how(world.records[0]) == ("plugin", "plugin")
+    assert world.records[0].plugin["Adding"]["failed"]["hook"] == "transform"
+
+
+@pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
+async def test_intercept_that_leaves_is_an_origin_that_failed(error: BaseException | None) -> None:
+    async def leave(_stream: trio.abc.Stream) -> None:
+        raise error or await stale_cancelled()
+
+    async def intercept(_hook: str, txn: Any) -> None:
+        if txn.request.headers.get("x-leave"):
+            txn.intercept(leave)
+
+        else:
+            txn.respond(200)
+
+    log = MemoryLog()
+    async with open_proxy(plugins=[make_plugin("Playing", intercept, "pre_remap")], log=log) as proxy:
+        assert (await Wire(proxy.connect()).ask(GET.replace(b"\r\n\r\n", b"\r\nX-Leave: 1\r\n\r\n"))).status == 502
+        assert (await Wire(proxy.connect()).ask()).status == 200
+    assert log.records[0].plugin["Playing"]["failed"]["hook"] == "intercept"
+
+
+@pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
+async def test_plugin_whose_own_task_leaves_ends_it_alone(error: BaseException | None) -> None:
+    class Running(Plugin):
+        async def run(self, proxy: Proxy) -> None:
+            raise error or await stale_cancelled()
+
+    async with open_world(replying(OK), plugins=[Running()]) as world:
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await world.connect().ask()).status == 200
+
+
+async def test_failure_within_a_nursery_of_a_hook_is_named() -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def act(_hook: str, _txn: object) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            await trio.sleep_forever()
+
+    async with open_world(replying(OK), plugins=[make_plugin("Failing", act, "pre_remap")]) as world:
+        assert (await world.connect().ask()).status == 500
+    assert how(world.records[0]) == ("plugin", "plugin")
+
+
+async def test_a_limit_that_ends_a_hook_is_no_failure_of_its_plugin(mock_clock: trio.testing.MockClock) -> None:
+    mock_clock.autojump_threshold = 0
+
+    async def act(_hook: str, _txn: object) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+
+    async with open_world(replying(OK), plugins=[make_plugin("Slow", act, "pre_remap")], http={"transaction_timeout": 3}) as world:
+        assert (await world.connect().ask()).status == 504
+    assert how(world.records[0]) == ("proxy", "transaction_timeout")
+    assert world.records[0].plugin == {}
+
+
+@pytest.mark.parametrize("where", ["hook", "checkpoint"])
+def test_ctrl_c_ends_the_process_and_leaves_alone(where: str) -> None:
+    """A signal is told from a KeyboardInterrupt that a plugin raises by who raised it; it comes out as it is, in no group."""
+    log = MemoryLog()
+
+    class Interrupted(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            if where == "hook":
+                for _ in range(1000):  # the handler runs between two of these
+                    pass
+
+    async def main() -> None:
+        async with open_proxy(ProxyConfig(), plugins=[Interrupted()], log=log) as proxy, proxy.connect() as client:
+            await client.send_all(GET)
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, restrict_keyboard_interrupt_to_checkpoints=where == "checkpoint")
+    (record,) = log.records
+    assert record.plugin == {}
