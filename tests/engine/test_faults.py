@@ -522,7 +522,9 @@ async def test_both_bodies_stream_at_once_however_small_the_buffers() -> None:
         assert len(received[0].body) == size
         record = await world.record()
         assert (record.request_bytes, record.response_bytes) == (size, size)
-        assert (await wire.ask(POST + b"0123456789")).body == b"0123456789"
+        # the response began with more to come than would be read and dropped, so it could not promise another request
+        assert received[0].headers["connection"] == "close"
+        assert await wire.rest() == b""
 
 
 @pytest.mark.parametrize("size", [65435, 65436, 65437, 65536, 131072, 131073])

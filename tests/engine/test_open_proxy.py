@@ -468,12 +468,30 @@ async def test_after_an_early_response_a_rest_that_is_malformed_ends_the_connect
     async with open_world(early_and_persistent) as world:
         wire = world.connect()
         await wire.send(b"POST / HTTP/1.1\r\nHost: origin.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc")
-        await trio.testing.wait_all_tasks_blocked()
-        await wire.send(b"oops")
         answer = await wire.answer()
         assert (answer.status, answer.body, answer.whole) == (413, b"big", True)
+        assert answer.headers["connection"] == "close"
         assert await wire.rest() == b""
         assert how(await world.record()) == ("proxy", "complete")
+
+
+@pytest.mark.parametrize("length", [65536, 65537])
+async def test_an_early_response_to_a_large_upload_says_whether_the_connection_ends(length: int) -> None:
+    """With more to come than `drain_body` it ends, whatever the origin promises and however much has come by then."""
+
+    async def early_and_persistent(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await wire.rest()
+
+    async with open_world(early_and_persistent) as world:
+        wire = world.connect(buffer_index=14)
+        await wire.send(b"POST / HTTP/1.1\r\nHost: origin.test\r\nContent-Length: %d\r\n\r\n" % length + bytes(10))
+        answer = await wire.answer()
+        assert answer.headers.get("connection") == (None if length == 65536 else "close")
+        if length == 65536:
+            await wire.send(bytes(length - 10))
+            assert (await wire.ask()).status == 413
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"])

@@ -13,6 +13,7 @@ import trio
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import blame_transform
+from trio_tsconnect.engine._watch import Pace
 from trio_tsconnect.message import NO_BODY, Failure, MessageError, Response, expects_continue
 from trio_tsconnect.stream import IncompleteMessage
 
@@ -124,8 +125,10 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     try:
         with trio.CancelScope() as scope:
             while True:
-                scope.deadline = trio.current_time() + txn.config.inactivity_timeout
-                if not (piece := await http.receive_body()):
+                scope.deadline = trio.current_time() + begin_to_wait_for_body(txn)
+                piece = await http.receive_body()
+                end_to_wait_for_body(txn)
+                if not piece:
                     break
                 parts.append(piece)
                 count_request(txn, len(piece), limit)
@@ -141,11 +144,29 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     return txn.request_body
 
 
+def begin_to_wait_for_body(txn: Transaction) -> float:
+    """How many seconds the client has for the next bytes of its request body."""
+    most, rate = txn.config.inactivity_timeout, txn.config.min_rate
+    if rate is None:
+        return most
+    if txn.request_pace is None:
+        txn.request_pace = Pace(rate, txn.config.header_timeout)
+    return txn.request_pace.begin(txn.request_bytes, most)
+
+
+def end_to_wait_for_body(txn: Transaction) -> None:
+    """They have come."""
+    if txn.request_pace is not None:
+        txn.request_pace.end()
+
+
 async def answer_expectation(txn: Transaction) -> None:
     """Say 100 here, for whoever wants the body has to ask for it; the expectation is met and goes no further (RFC 9110 §10.1.1)."""
     http = txn.session.http
     if not http.body_complete and not http.buffered:
         http.queue_response(Response(100), NO_BODY)
+        txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
         await http.drain()
+        txn.watch.disarm()
     txn.expectation_met = True
     del txn.request.headers["expect"]

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from trio_tsconnect.engine._bodies import Transforms, next_request_piece
+from trio_tsconnect.engine._bodies import Transforms, begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._pool import OriginConnection
 from trio_tsconnect.engine._prepare import clean_response, frame_for_client, frame_for_origin, prepare_request
-from trio_tsconnect.engine._respond import finish_request
+from trio_tsconnect.engine._respond import finish_request, write_to_client
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.engine._tunnel import tunnel
@@ -130,9 +130,12 @@ async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
                 break
             if full:
                 continue
-            watch.arm(Failure.REQUEST_BODY_TIMEOUT, timeout)
+            watch.arm(Failure.REQUEST_BODY_TIMEOUT, begin_to_wait_for_body(txn))
             if not await client.fill():
                 raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.")
+            end_to_wait_for_body(txn)
+            if txn.body_withheld:
+                return
     watch.check()
     txn.sending_body = False
     response_is_due(txn)
@@ -183,6 +186,11 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     await fire(txn, txn.hooks.send_response)
     response = txn.response
     transforms = Transforms(txn, txn.response_transforms) if txn.response_transforms and not http.body.empty else None
+    if txn.expects_continue and not txn.expectation_met and not txn.request_bytes:
+        # RFC 9110 §10.1.1: after a final answer the client need not send the body. What it sends next may be another request, which the
+        # origin would take for the body or, worse, for a request that no rule has seen.
+        txn.body_withheld = True
+        txn.sending_body = False
     if not persists:
         txn.sending_body = False  # the origin reads no more of it: what is left is ours to drop, within bounds
     body = frame_for_client(txn, response, CHUNKED_BODY if transforms else http.body)
@@ -236,6 +244,9 @@ def response_is_due(txn: Transaction) -> None:
 async def _relay_interim(txn: Transaction, response: Response) -> None:
     if txn.version == "1.0":
         return  # RFC 9110 §15.2: an HTTP/1.0 client must not get any
+    txn.interims += 1
+    if txn.interims > txn.origin_config.max_interim:
+        raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin sent too many interim responses.")
     strip_hop_by_hop(response.headers)
     response.headers.remove((b"content-length", b"transfer-encoding"))
     client = txn.session.http
@@ -256,8 +267,7 @@ async def _relay_body(txn: Transaction, http: HTTP1Client, body: Body, transform
             piece = http.body_piece()
         except MessageError as exc:
             if client.queued:  # what was good until here goes out, however the bytes were split
-                watch.arm(Failure.CLIENT_TIMEOUT, timeout)
-                await client.drain()
+                await write_to_client(txn)
             raise TransactionFailure(exc) from None
         at_end = piece == b""
         if transforms is not None and piece is not None:
@@ -270,14 +280,12 @@ async def _relay_body(txn: Transaction, http: HTTP1Client, body: Body, transform
         if piece is not None and client.queued < DRAIN_ABOVE:
             continue
         if client.queued:
-            watch.arm(Failure.CLIENT_TIMEOUT, timeout)
-            await client.drain()
+            await write_to_client(txn)
         if piece is None:
             watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
             await _fill(http)
     client.queue_end(http.trailers)
-    watch.arm(Failure.CLIENT_TIMEOUT, timeout)
-    await client.drain()
+    await write_to_client(txn)
     watch.disarm()
 
 

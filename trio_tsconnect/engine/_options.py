@@ -82,7 +82,14 @@ class HttpConfig:
     drain_timeout: float = field(default=10.0, validator=seconds(zero=True))
     """Seconds that transactions get to finish when the proxy closes, 0 for none; past it they are cancelled."""
     close_timeout: float = field(default=5.0, validator=seconds(zero=True))
-    """Seconds that a transaction waits for its cancelled children; past it their connections are aborted and they are logged as overdue."""
+    """Seconds that what was cancelled gets to end: children of a transaction (past it their connections are aborted and they are logged as
+    overdue), closing hooks, a log that is closed, and after `drain_timeout` the process of `tsconnect serve`."""
+    error_timeout: float = field(default=1.0, validator=seconds(zero=True))
+    """Seconds beyond the end of a transaction (its deadline, `transaction_timeout`) in which its error is still told: hooks that take longer
+    are left out, and after as long again a response that the client does not take is given up."""
+    min_rate: int | None = field(default=None, validator=size(least=1, optional=True))
+    """Bytes per second that a client must send of a request body, and take of a response, on average over the time that it is waited for
+    beyond `header_timeout`; slower ones end as `inactivity_timeout` ends them. None for no such limit."""
     linger_timeout: float = field(default=2.0, validator=seconds(zero=True))
     """Seconds that a closing connection still reads and drops input, so that its response is not lost to a reset; 0 closes at once."""
     max_request_line: int = field(default=8192, validator=size(least=16))
@@ -162,6 +169,8 @@ class OriginConfig:
     """Seconds that an idle connection is kept for another request, 0 to keep none; past it the connection is closed."""
     max_idle: int | None = field(default=None, validator=count(least=0, optional=True))
     """Idle connections kept for one origin, None for as many as `max_connections`; one more is closed when it becomes idle."""
+    max_interim: int = field(default=32, validator=count(least=0))
+    """Interim (1xx) responses that an origin may send before its final one, over all attempts; one more gives 502."""
     retries: int = field(default=1, validator=count(least=0))
     """Fresh attempts for an idempotent request without a body when a reused connection died before it answered; then 502."""
 

@@ -129,4 +129,5 @@ def _body_allows_keep_alive(txn: Transaction) -> bool:
     expects = txn.expects_continue or (not txn.prepared and txn.has_request and expects_continue(txn.request))
     if expects and not txn.expectation_met and not http.buffered:
         return False  # a client that waits for 100 may send the body or not (RFC 9110 §10.1.1)
-    return txn.sending_body or (http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body)
+    # Whether more is to come than will be dropped decides, not how much of it has come by chance when the response begins.
+    return http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body

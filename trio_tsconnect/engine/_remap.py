@@ -26,6 +26,7 @@ from trio_tsconnect.message import DEFAULT_PORTS, TargetURI, parse_authority
 _HTTP_OVERRIDES = frozenset(
     {
         "inactivity_timeout",
+        "min_rate",
         "transaction_timeout",
         "max_request_body",
         "drain_body",

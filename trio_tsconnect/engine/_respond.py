@@ -9,6 +9,7 @@ from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._watch import Pace
 from trio_tsconnect.message import (
     EMPTY_BODY,
     NO_BODY,
@@ -85,10 +86,7 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     response = Response(result.status, [("Content-Type", content_type), ("Cache-Control", "no-store")])
     if failed.failure is not Failure.NO_REMAP_RULE and (result.by == "client" or not txn.has_request):
         txn.wants_keep_alive = False  # what follows on this connection cannot be relied on
-    with trio.move_on_after(txn.config.inactivity_timeout) as scope:
-        await _send_failure_response(txn, response, page)
-    if scope.cancelled_caught:
-        txn.keep_alive = False
+    await _send_failure_response(txn, response, page)
 
 
 def cut_short(txn: Transaction) -> None:
@@ -104,15 +102,26 @@ def cut_short(txn: Transaction) -> None:
 
 
 async def _send_failure_response(txn: Transaction, response: Response, page: bytes) -> None:
-    txn.response = response
     if txn.state is not State.SEND_RESPONSE:
         txn.enter(State.SEND_RESPONSE)
-    try:
-        await fire(txn, txn.hooks.send_response)
-    except TransactionFailure:
-        txn.response = response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
-        page = error_page(500, "A plugin failed.")[0]
-    await _send(txn, txn.response, page)
+    # The watch is over. A failure is answered within the limits of any wait, and not much beyond the end of the whole.
+    now = trio.current_time()
+    latest = min(now + txn.config.inactivity_timeout, max(now, txn.watch.end) + txn.config.error_timeout)
+    txn.response = response.copy()
+    with trio.move_on_at(latest) as hooks_scope:
+        try:
+            await fire(txn, txn.hooks.send_response)
+        except TransactionFailure:
+            txn.response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
+            page = error_page(500, "A plugin failed.")[0]
+    if hooks_scope.cancelled_caught:
+        txn.response = response
+        latest += txn.config.error_timeout
+    with trio.move_on_at(latest) as scope:
+        await _send(txn, txn.response, page)
+    if scope.cancelled_caught and not txn.response_complete:
+        txn.session.broken = True  # it does not read: there is nobody to be gentle with
+        cut_short(txn)
 
 
 async def _send(txn: Transaction, response: Response, content: bytes) -> None:
@@ -129,19 +138,28 @@ async def _send(txn: Transaction, response: Response, content: bytes) -> None:
     if body.framing is not Framing.NONE and body.length:
         for start in range(0, len(content), DRAIN_ABOVE):
             if start:  # a slow reader gets the time for each write anew
-                txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
-                await http.drain()
+                await write_to_client(txn)
             piece = content[start : start + DRAIN_ABOVE]
             http.queue_body(piece)
             txn.response_bytes += len(piece)
     http.queue_end()
     await trio.lowlevel.checkpoint_if_cancelled()
     if txn.keep_alive or not http.drain_now():  # (where another request may follow, there is to be a checkpoint between the two)
-        txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
-        await http.drain()
+        await write_to_client(txn)
     txn.response_complete = True
     if txn.keep_alive:
         await finish_request(txn)
+
+
+async def write_to_client(txn: Transaction) -> None:
+    """Write what is queued; a client that does not take it in time is `CLIENT_TIMEOUT`."""
+    most, rate, pace = txn.config.inactivity_timeout, txn.config.min_rate, txn.response_pace
+    if rate is not None and pace is None:
+        pace = txn.response_pace = Pace(rate, txn.config.header_timeout)
+    txn.watch.arm(Failure.CLIENT_TIMEOUT, most if pace is None else pace.begin(txn.response_bytes, most))
+    await txn.session.http.drain()
+    if pace is not None:
+        pace.end()
 
 
 async def finish_request(txn: Transaction) -> None:

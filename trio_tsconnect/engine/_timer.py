@@ -12,6 +12,11 @@ from typing import Protocol
 
 import trio
 
+# To look at one deadline takes a tenth of a microsecond. With many connections there is always one that is due next, so the pause between
+# two looks grows with them: looking takes about a hundredth of the time, and with 10,000 deadlines one fires at most 0.1 s late.
+_FEW = 256
+_PAUSE_FOR_EACH = 1e-5
+
 
 class Timed(Protocol):
     """Something with a deadline."""
@@ -61,6 +66,8 @@ class Timer:
                     late.append(timed)
                 elif timed.deadline < self._next:
                     self._next = timed.deadline
+            if len(self._timed) > _FEW:
+                self._next = max(self._next, now + len(self._timed) * _PAUSE_FOR_EACH)
             for timed in late:
                 timed.deadline = math.inf
                 timed.due()

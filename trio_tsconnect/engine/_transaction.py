@@ -20,7 +20,7 @@ from trio_tsconnect.engine._fetch import FetchedResponse, fetch
 from trio_tsconnect.engine._intercept import InterceptOrigin, Serve
 from trio_tsconnect.engine._plugin import Hooks
 from trio_tsconnect.engine._states import TRANSITIONS, State
-from trio_tsconnect.engine._watch import Watch
+from trio_tsconnect.engine._watch import Pace, Watch
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import Headers, HeadersInput, Request, Response, TargetURI
 from trio_tsconnect.stream import ClientInfo, VirtualConnection
@@ -76,6 +76,10 @@ class Transaction:
     version: str = "1.1"
     request_bytes: int = 0
     response_bytes: int = 0
+    body_withheld: bool = False
+    interims: int = 0
+    request_pace: Pace | None = None
+    response_pace: Pace | None = None
 
     def __init__(self, session: Session, number: int) -> None:
         self.session = session

@@ -15,6 +15,30 @@ from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.message import Failure
 
 
+class Pace:
+    """A least rate for a body in one direction (`http.min_rate`), counted in the time that its party is waited for.
+
+    Each byte that has moved allows for another `1 / rate` seconds of waiting, beyond a first allowance. The proxy's own pauses, and those of
+    the other side, are nobody's slowness.
+    """
+
+    __slots__ = ("_allowance", "_rate", "_since", "_waited")
+
+    def __init__(self, rate: int, allowance: float) -> None:
+        self._rate = rate
+        self._allowance = allowance
+        self._waited = self._since = 0.0
+
+    def begin(self, moved: int, most: float) -> float:
+        """A wait begins, `moved` bytes have moved: how many seconds it may take, at most `most`."""
+        self._since = trio.current_time()
+        return max(0.0, min(most, self._allowance + moved / self._rate - self._waited))
+
+    def end(self) -> None:
+        """The wait is over."""
+        self._waited += trio.current_time() - self._since
+
+
 class Watch:
     """A cancel scope with a deadline that follows what is being waited for, and never passes the end of the whole.
 

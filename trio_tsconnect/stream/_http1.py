@@ -47,7 +47,7 @@ from trio_tsconnect.stream._virtual import VirtualConnection
 
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536
-_HEAD_ALONE_ABOVE = 16384
+_HEAD_ALONE_ABOVE = 32768
 _MOST_EMPTY_LINES = 8
 
 
