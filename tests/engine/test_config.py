@@ -82,12 +82,14 @@ COUNTS = [
     ("http", "max_requests_per_connection", 1),
     ("http", "max_connections", 1),
     ("http", "drain_body", 0),
-    ("http", "max_depth", 1),
     ("http", "max_descendants", 1),
+    ("http", "min_rate", 1),
     ("http", "max_concurrent_internal", 1),
     ("origin", "max_connections", 1),
     ("origin", "max_idle", 0),
     ("origin", "retries", 0),
+    ("origin", "max_retries", 0),
+    ("origin", "max_interim", 0),
 ]
 
 
@@ -97,6 +99,13 @@ def test_a_count_is_a_whole_number_with_a_lower_bound(part: str, name: str, leas
     for value in (least - 1, True, 5.0, "5"):
         with pytest.raises(ConfigError, match=f"^{name}: must be a whole number(?: of bytes)?, {least} or more, got "):
             CLASSES[part](**{name: value})
+
+
+def test_depth_of_a_tree_is_one_that_the_interpreter_survives() -> None:
+    assert HttpConfig(max_depth=64).max_depth == 64
+    for value in (0, 65):
+        with pytest.raises(ConfigError, match=f"^max_depth: must be a whole number, 1 to 64, got {value}$"):
+            HttpConfig(max_depth=value)
 
 
 @pytest.mark.parametrize(

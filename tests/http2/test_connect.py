@@ -21,7 +21,7 @@ PLAIN: Fields = [(":method", "CONNECT"), (":authority", "site.example:443")]
 WEBSOCKET: Fields = [
     (":method", "CONNECT"),
     (":protocol", "websocket"),
-    (":scheme", "https"),
+    (":scheme", "http"),
     (":path", "/chat"),
     (":authority", "site.example"),
     ("sec-websocket-version", "13"),
@@ -65,7 +65,7 @@ async def test_extended_connect_carries_bytes_both_ways(autojump_clock: MockCloc
             await client.send(client.data(1, part))
             assert (await client.until(DATA, 1)).payload == part
         method, target, headers = world.origin.heads[0]
-        assert (method, target) == ("GET", "https://site.example/chat")
+        assert (method, target) == ("GET", "http://site.example/chat")
         assert headers["upgrade"] == "websocket"
         assert headers["sec-websocket-version"] == "13"
         await client.send(client.data(1, b"bye", end=True))

@@ -217,7 +217,7 @@ async def test_a_source_that_fails_has_an_error_and_spoils_nothing_else(autojump
     assert parts["slow"] == (504, None, "status 504")
     assert parts["large"] == (200, None, "the response is larger than 100 bytes")
     assert parts["lost"] == (404, None, "status 404")
-    assert record.plugin["Aggregate"] == {"failed": ["bad", "slow", "large", "lost"]}
+    assert record.plugin["Aggregate"] == {"failed_sources": ["bad", "slow", "large", "lost"]}
 
 
 async def test_all_sources_failing_is_502(autojump_clock: Clock) -> None:

@@ -16,7 +16,7 @@ from trio_tsconnect.log import combined
 
 SENTINEL = get(b"/sentinel")
 SECOND = response(b"second")
-REFUSALS = {400, 408, 413, 414, 417, 431, 501, 505}
+REFUSALS = {400, 408, 413, 414, 417, 421, 431, 501, 505}
 _COMBINED = LogParser(COMBINED)
 
 

@@ -16,13 +16,13 @@ from trio_tsconnect.engine._fetch import FetchedResponse as FetchedResponse
 from trio_tsconnect.engine._fetch import FetchError as FetchError
 from trio_tsconnect.engine._http2_limits import Http2Limits as Http2Limits
 from trio_tsconnect.engine._http2_limits import RateLimit as RateLimit
+from trio_tsconnect.engine._open import open_proxy as open_proxy
 from trio_tsconnect.engine._played import register_origin_scheme as register_origin_scheme
 from trio_tsconnect.engine._plugin import HOOKS as HOOKS
 from trio_tsconnect.engine._plugin import Plugin as Plugin
 from trio_tsconnect.engine._proxy import FrontEnd as FrontEnd
 from trio_tsconnect.engine._proxy import Proxy as Proxy
 from trio_tsconnect.engine._proxy import ProxyStatistics as ProxyStatistics
-from trio_tsconnect.engine._proxy import open_proxy as open_proxy
 from trio_tsconnect.engine._remap import Match as Match
 from trio_tsconnect.engine._remap import RemapRule as RemapRule
 from trio_tsconnect.engine._remap import RemapTable as RemapTable

@@ -33,10 +33,16 @@ from trio_tsconnect.message import (
     Response,
     TargetURI,
     add_via,
+    drop_twins,
+    has_no_content,
     keep_alive,
     strip_hop_by_hop,
 )
 from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage, holds_input
+
+_OF_THE_CONTENT = frozenset(
+    b"content-length content-encoding etag last-modified accept-ranges content-md5 digest content-digest repr-digest".split()
+)
 
 
 class Again(Exception):
@@ -50,6 +56,9 @@ async def exchange(txn: Transaction, connection: OriginConnection) -> None:
         txn.prepared = True
     txn.enter(State.SEND_REQUEST)
     await fire(txn, txn.hooks.send_request)
+    if txn.config.underscores == "owned":  # after the hooks: what they have written is theirs too
+        deadline_header = txn.config.deadline_header
+        drop_twins(txn.request.headers, (deadline_header.lower().encode(),) if deadline_header else ())
     if await _send_head(txn, connection.http):
         txn.enter(State.READ_RESPONSE)
         await _relay_response(txn, connection)
@@ -185,7 +194,7 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
     response = txn.response
-    transforms = Transforms(txn, txn.response_transforms) if txn.response_transforms and not http.body.empty else None
+    transforms = _transforms_of(txn, response) if txn.response_transforms else None
     if txn.expects_continue and not txn.expectation_met and not txn.request_bytes:
         # RFC 9110 §10.1.1: after a final answer the client need not send the body. What it sends next may be another request, which the
         # origin would take for the body or, worse, for a request that no rule has seen.
@@ -202,6 +211,14 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     txn.response_complete = True
     if persists and http.reusable and not await holds_input(connection.stream) and txn.proxy.pool.release(connection, txn.origin_config):
         txn.origin = None
+
+
+def _transforms_of(txn: Transaction, response: Response) -> Transforms | None:
+    if has_no_content(txn.method or "GET", response.status):
+        # RFC 9110 §8.6, §15.4.5: what such a head says of the content would be of what the transforms change.
+        response.headers.remove(_OF_THE_CONTENT)
+        return None
+    return None if response.status == 205 else Transforms(txn, txn.response_transforms)
 
 
 async def _read_head(txn: Transaction, http: HTTP1Client) -> tuple[Response, bool]:

@@ -127,10 +127,14 @@ async def _drain(http: HTTP1Client) -> bool:
 async def _send(http: HTTP1Client, body: AsyncIterable[bytes]) -> None:
     if not await _drain(http):
         return
-    async for piece in body:  # what this raises is the caller's
-        http.queue_body(piece)
-        if not await _drain(http):
-            return
+    try:
+        async for piece in body:  # what this raises is the caller's
+            http.queue_body(piece)
+            if not await _drain(http):
+                return
+    finally:  # an async generator that is not read to its end is closed by whoever reads it, in the task in which it was read
+        if (aclose := getattr(body, "aclose", None)) is not None:
+            await aclose()
     http.queue_end()
     await _drain(http)
 

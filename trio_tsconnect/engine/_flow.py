@@ -18,7 +18,7 @@ from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.engine._record import make_record
-from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure
+from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure, unsay
 from trio_tsconnect.engine._route import choose_origin, judge, remap
 from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
@@ -28,6 +28,7 @@ from trio_tsconnect.message import (
     Framing,
     MessageError,
     check_expect,
+    drop_underscored,
     expects_continue,
     keep_alive,
     outcome,
@@ -135,6 +136,8 @@ async def _read_request(txn: Transaction) -> None:
         raise TransactionFailure(exc) from None
     except IncompleteMessage:
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
+    if txn.config.underscores == "drop":
+        drop_underscored(request.headers)
     txn.request = request
     txn.method, txn.url, txn.version = request.method, request.target, request.version
     txn.wants_keep_alive = keep_alive(request.version, request.headers)
@@ -222,7 +225,7 @@ async def _close(txn: Transaction) -> None:
         if txn.state is not State.RELEASE:
             txn.enter(State.RELEASE)
         if txn.status is not None and not txn.session.http.head_sent:
-            txn.unsay_response()  # the record tells what was sent, not what was meant
+            unsay(txn)  # the record tells what was sent, not what was meant
         if txn.proxy.logs:
             txn.proxy.log.write(make_record(txn))
         txn.enter(State.CLOSED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_tsconnect._contain import sort_out
+from trio_tsconnect.engine._changes import check_changes
 from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._plugin import HookMethod, plugin_name
 from trio_tsconnect.message import Failure
@@ -23,8 +24,12 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
     """Run the hooks of one kind on a transaction. An exception in one becomes a `TransactionFailure` that names its plugin."""
     for method in methods:
         txn.plugin_name = plugin_name(method)
+        request, response = txn._request, txn._response
+        target = None if request is None else request.target
+        status = 0 if response is None else response.status
         try:
             await method(txn)
+            check_changes(txn, target, status)
         except TransactionFailure:
             raise
         except BaseException as exc:

@@ -27,6 +27,7 @@ from trio_tsconnect.engine._checks import (
     size,
 )
 from trio_tsconnect.message import is_token, parse_authority
+from trio_tsconnect.stream import LENIENCES
 
 
 def _none_if_empty(name: str | None) -> str | None:
@@ -117,7 +118,11 @@ class HttpConfig:
     )
     """Which fields tell an origin who the client is: X-Forwarded-For/-Proto/-Host, RFC 7239 Forwarded, both or none."""
     trust_forwarded: bool = field(default=False, validator=flag)
-    """Append to the client's own Forwarded and X-Forwarded-* fields; false drops them, for any client can invent them."""
+    """Append to the client's own Forwarded and X-Forwarded-* fields, and believe a client in clear text that it asks for `https`; false drops
+    every X-Forwarded-*, X-Real-IP and Forwarded, for any client can invent them."""
+    underscores: Literal["owned", "drop", "keep"] = field(default="owned", validator=one_of("owned", "drop", "keep"))
+    """Fields with an underscore in their name, which CGI and WSGI take for those with a hyphen: drop those whose hyphened name is `owned` by
+    the proxy or a plugin or is there as well, `drop` all that clients send, or `keep` them."""
     expect: Literal["forward", "answer"] = field(default="forward", validator=one_of("forward", "answer"))
     """For `Expect: 100-continue`: `forward` it and relay the origin's 100, or `answer` with 100 here and send no Expect on."""
     unknown_expect: Literal["refuse", "forward"] = field(default="refuse", validator=one_of("refuse", "forward"))
@@ -128,10 +133,11 @@ class HttpConfig:
     """Where CONNECT may go, as `host:port` with `*`, `*.domain` and port `*` as wildcards; anything else gets 403, and by default all does."""
     parser: Literal["h11", "fast"] = field(default="h11", validator=one_of("h11", "fast"))
     """Who parses HTTP/1.1: `h11`, or `fast`, its compiled form from the extra of that name."""
-    max_depth: int = field(default=8, validator=count(least=1))
-    """Levels of internal requests below a root transaction; a deeper `connect` is refused with reason `depth`."""
+    max_depth: int = field(default=8, validator=count(least=1, most=64))
+    """Levels of internal requests below a root transaction, at most 64; a deeper `connect` is refused with reason `depth`."""
     max_descendants: int = field(default=100, validator=count(least=1))
-    """Internal requests below one root transaction, over its whole life; one more is refused with reason `descendants`."""
+    """Internal requests below one root transaction, over its whole life, on however many connections: the last response says
+    `Connection: close`, and one more `connect` is refused with reason `descendants`."""
     max_concurrent_internal: int = field(default=1000, validator=count(least=1))
     """Virtual connections alive in the whole proxy that code of this process opened; one more is refused with reason `concurrency`."""
 
@@ -145,6 +151,12 @@ class HttpConfig:
                 if wanted in ("*", host) or (wanted.startswith("*.") and host.endswith(wanted[1:]) and len(host) >= len(wanted)):
                     return True
         return False
+
+
+def _check_lenient(_instance: Any, attribute: Any, value: Any) -> None:
+    for index, name in enumerate(value):
+        if name not in LENIENCES:
+            raise ConfigError(f"must be one of {', '.join(sorted(LENIENCES))}, got {shown(name)}", key=f"{attribute.name}[{index}]")
 
 
 @public("trio_tsconnect")
@@ -169,6 +181,11 @@ class OriginConfig:
     """Seconds that an idle connection is kept for another request, 0 to keep none; past it the connection is closed."""
     max_idle: int | None = field(default=None, validator=count(least=0, optional=True))
     """Idle connections kept for one origin, None for as many as `max_connections`; one more is closed when it becomes idle."""
+    lenient: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_lenient)
+    """What origins are forgiven: `chunk_padding`, white space after a chunk's size; `status`, a status above 599, which counts as 502 to
+    nobody but is sent on. Empty: each gives 502."""
+    max_retries: int = field(default=5, validator=count(least=0))
+    """Further attempts of one transaction that plugins may ask for (`Transaction.retry`); after these the response at hand is sent."""
     max_interim: int = field(default=32, validator=count(least=0))
     """Interim (1xx) responses that an origin may send before its final one, over all attempts; one more gives 502."""
     retries: int = field(default=1, validator=count(least=0))

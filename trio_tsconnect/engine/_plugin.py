@@ -7,6 +7,7 @@ that do something; a hook that nobody overrides is an empty tuple.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +54,9 @@ class Plugin:
                 raise TypeError(f"{cls.__qualname__}.{name} is no hook; the hooks are {', '.join(HOOKS)} (other coroutines: begin with _)")
             if name in HOOKS and not inspect.iscoroutinefunction(value):
                 raise TypeError(f"{cls.__qualname__}.{name} is a hook and must be an async method")
+
+    log_name: str = ""
+    """The name by which the log knows the plugin: "" takes the name of its class, with `#2` and so on for further ones in one proxy."""
 
     async def run(self, proxy: Proxy) -> None:
         """The plugin's own work, started with the proxy in its nursery and cancelled when it closes. An exception is logged and ends it alone."""
@@ -123,4 +127,16 @@ def _as_plugin(plugin: object) -> Plugin:
 
 def plugin_name(method: HookMethod) -> str:
     """The name by which the log knows the plugin whose bound hook this is."""
-    return type(getattr(method, "__self__", method)).__name__
+    return method.__self__.log_name  # type: ignore[attr-defined,no-any-return]
+
+
+def name_plugins(plugins: Iterable[Plugin]) -> None:
+    """Give each plugin without a name for the log one of its own."""
+    plugins = list(plugins)
+    taken = {plugin.log_name for plugin in plugins}
+    for plugin in plugins:
+        if not plugin.log_name:
+            base = type(plugin).__name__
+            numbered = (base if number == 1 else f"{base}#{number}" for number in itertools.count(1))
+            plugin.log_name = next(name for name in numbered if name not in taken)
+            taken.add(plugin.log_name)

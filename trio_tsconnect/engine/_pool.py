@@ -157,6 +157,8 @@ class Pool:
         if scope.cancelled_caught:
             raise TransactionFailure(Failure.ORIGIN_CONNECT_TIMEOUT, "The origin did not accept a connection in time.")
         http = HTTP1Client(stream, limits=self._limits, parser=self._parser)
+        if config.lenient:
+            http.lenient = config.lenient
         return OriginConnection(origin, stream, http, self._next_id())
 
     def _give_room(self, origin: Origin, place: _Place) -> None:

@@ -55,7 +55,8 @@ def prepare_request(txn: Transaction) -> None:
         if txn.watch.end != math.inf:
             headers.add(txn.config.deadline_header, str(max(0, int((txn.watch.end - trio.current_time()) * 1000))))
     if txn.config.via:
-        add_via(headers, request.version, txn.config.via)
+        # RFC 9110 §7.6.3: the version received. A stream's request came in HTTP/2, whatever its virtual connection speaks.
+        add_via(headers, "2.0" if txn.client.stream is not None and not txn.internal else request.version, txn.config.via)
 
 
 def _offered_upgrade(txn: Transaction) -> list[str] | None:
@@ -77,7 +78,7 @@ def frame_for_origin(txn: Transaction) -> Body:
     body = txn.session.http.body
     if txn.request_body is not None:
         body = Body(Framing.LENGTH, len(txn.request_body)) if txn.request_body else NO_BODY if body.framing is Framing.NONE else EMPTY_BODY
-    if txn.request_transforms and not body.empty:
+    if txn.request_transforms and body.framing is not Framing.NONE:
         txn.request_chain = Transforms(txn, txn.request_transforms)
         body = CHUNKED_BODY
     txn.request_body_sent = False
@@ -107,18 +108,27 @@ def _date_field(second: int) -> tuple[bytes, bytes, bytes]:
 def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
     """Decide the framing towards the client and whether its connection goes on, and say so in the head (RFC 9112 §9.3, §9.6)."""
     method = txn.method or "GET"
-    framed = frame_response(method, txn.version, response, body)
     headers = response.headers
+    if b"connection" in headers:  # an origin's is gone by now: a plugin has written it
+        _obey_connection(txn, response)
+    framed = frame_response(method, txn.version, response, body)
     if method == "CONNECT":  # what follows may be meant for the tunnel that was not made
         txn.wants_keep_alive = False
     txn.keep_alive = (
         txn.wants_keep_alive and framed.framing is not Framing.CLOSE and not txn.session.is_last_request and _body_allows_keep_alive(txn)
     )
     if not txn.keep_alive:
-        headers.put((b"Connection", b"connection", b"close"))
+        headers.put((b"Connection", b"connection", b"close, Upgrade" if b"connection" in headers else b"close"))
     elif txn.version == "1.0":
         headers[b"Connection"] = b"keep-alive"
     return framed
+
+
+def _obey_connection(txn: Transaction, response: Response) -> None:
+    """RFC 9112 §9.6: a response that says `close` is the last. What a plugin lists as hop-by-hop goes no further than to us."""
+    if "close" in response.headers.tokens("connection"):
+        txn.wants_keep_alive = False
+    strip_hop_by_hop(response.headers, keep_upgrade=response.status == 426)  # RFC 9110 §15.5.22: 426 says what to upgrade to
 
 
 def _body_allows_keep_alive(txn: Transaction) -> bool:

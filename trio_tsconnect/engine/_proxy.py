@@ -1,32 +1,27 @@
-"""The engine: what holds sessions, the pool, the plugins and the log together, and the context that they live in.
-
-The law: no nursery is hidden in an object. `open_proxy` owns the nursery; a `Proxy` only knows where to put its tasks while it is open.
-"""
+"""The engine: what holds sessions, the pool, the plugins and the log together while `open_proxy` keeps it open."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import attrs
 import trio
 
-from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._access import admits
 from trio_tsconnect.engine._children import open_child
-from trio_tsconnect.engine._config import ConfigError, ProxyConfig
+from trio_tsconnect.engine._config import ProxyConfig
 from trio_tsconnect.engine._connect import ConnectOptions
 from trio_tsconnect.engine._errors import ConnectRefused
 from trio_tsconnect.engine._fetch import FetchedResponse, fetch
 from trio_tsconnect.engine._flow import run_transaction
 from trio_tsconnect.engine._gone import Sweep
 from trio_tsconnect.engine._hooks import fire_closing
-from trio_tsconnect.engine._played import load_origin
 from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
 from trio_tsconnect.engine._pool import Pool
 from trio_tsconnect.engine._remap import RemapRule, RemapTable
@@ -34,9 +29,9 @@ from trio_tsconnect.engine._session import Session
 from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.engine._tree import TreeNode, live_tree
-from trio_tsconnect.log import JsonLinesLog, Log, LogRecord, StderrLog
+from trio_tsconnect.log import Log, LogRecord
 from trio_tsconnect.message import Request
-from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, load_parser, make_pair, window_of
+from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, make_pair, window_of
 
 logger = logging.getLogger("trio_tsconnect")
 _ids = itertools.count(1)
@@ -90,7 +85,7 @@ class Proxy:
         # what follows is the engine's
         self.hooks = hooks
         self.log = log
-        self.logs: bool = not isinstance(log, _Nowhere)
+        self.logs: bool = not isinstance(log, Nowhere)
         self.remap: RemapTable = RemapTable(config.remap)
         self._rule_hooks = rule_hooks
         self.head_limits: HeadLimits = HeadLimits(
@@ -100,6 +95,7 @@ class Proxy:
         self.draining: bool = False
         self.closed: bool = False
         self._nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
         self._sessions: set[Session] = set()
         self._internal = 0
         self._virtual = 0
@@ -118,6 +114,7 @@ class Proxy:
         already, to tell what is spoken there. Never raises but for a cancellation, which cancels the transaction in progress (its record is
         still written). On a proxy that is closing the stream is closed at once. A handler for `trio.serve_listeners` as it is.
         """
+        self._check_run("serve_stream()")
         most = self.config.http.max_connections
         if self.draining or (most is not None and len(self._sessions) - self._virtual >= most):
             await _turn_away(stream)
@@ -136,7 +133,8 @@ class Proxy:
 
         The session at the other end is a task of the proxy's nursery. The connection is the caller's to close; closing it fully while a
         transaction is in progress cancels that transaction, `send_eof` does not. Raises `ConnectRefused` on a proxy that is closing or closed, when an
-        access rule refuses the client altogether, and past `http.max_concurrent_internal`. Source: `TSHttpConnectPlugin`.
+        access rule refuses the client altogether, and past `http.max_concurrent_internal`; `RuntimeError` in another thread or trio run than
+        the proxy's. Source: `TSHttpConnectPlugin`.
         """
         options = options or ConnectOptions()
         if self.draining and not self.closed:
@@ -167,13 +165,14 @@ class Proxy:
         client: ClientInfo | None = None,
     ) -> tuple[VirtualConnection, Session]:
         """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
+        self._check_run("connect()")
         client, internal = client or options.client, options.is_internal
         if self.closed:
             raise ConnectRefused("closed")
         if self.config.access and not admits(self.config.access, client=client, internal=internal):
             raise ConnectRefused("denied")
-        # a tree of internal requests takes one place: what is below an internal transaction rides on that one's
-        counts = internal and not (parent is not None and parent.internal)
+        # A tree of internal requests takes one place: what is below an internal transaction rides on that one's, for it ends with it.
+        counts = internal and (parent is None or detached or not parent.internal)
         if counts and self._internal >= self.config.http.max_concurrent_internal:
             raise ConnectRefused("concurrency")
         identity = Identity(
@@ -238,6 +237,7 @@ class Proxy:
         `end()` is called when what is left is cancelled. Draining waits for registered connections as it does for sessions. Raises
         `ConnectRefused` on a proxy that is closed, and where an access rule refuses the `client` whatever it may ask for.
         """
+        self._check_run("front_end()")
         if self.closed:
             raise ConnectRefused("closed")
         if client is not None and self.config.access and not admits(self.config.access, client=client, internal=False):
@@ -252,6 +252,15 @@ class Proxy:
         finally:
             self._front_ends.discard(front_end)
             self._rest()
+
+    def _check_run(self, what: str) -> None:
+        """A call from elsewhere would count a session that no task of this run serves."""
+        try:
+            token = trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            token = None
+        if token is not self._token:
+            raise RuntimeError(f"{what} must be called in the trio run, and so in the thread, that opened the proxy") from None
 
     def _busy(self) -> None:
         if self._idle.is_set():
@@ -300,6 +309,7 @@ class Proxy:
 
         Sessions that are served go on to the end of their transaction, whose response says `Connection: close`.
         """
+        self._check_run("drain()")
         self.draining = True
         for session in list(self._sessions):
             if session.requests or not session.awaited:
@@ -341,7 +351,7 @@ async def _turn_away(stream: trio.abc.Stream) -> None:
         logger.exception("a stream that was turned away cannot be closed")
 
 
-class _Nowhere(Log):
+class Nowhere(Log):
     """No log was asked for."""
 
     def __init__(self) -> None:
@@ -357,99 +367,3 @@ class _Nowhere(Log):
     def close(self) -> None:
         """End."""
         self._closed.set()
-
-
-def _rule_hooks(config: ProxyConfig, hooks: Hooks) -> dict[int, Hooks]:
-    """The hooks of rules that have plugins of their own, or an origin that one plays; by the identity of the rule."""
-    players = {rule.played: load_origin(rule.played) for rule in config.remap if rule.played}
-    return {
-        id(rule): Hooks((*hooks.plugins, *rule.plugins, *([players[rule.played]] if rule.played else [])))
-        for rule in config.remap
-        if rule.plugins or rule.played
-    }
-
-
-def _check_parser(config: ProxyConfig) -> None:
-    try:
-        load_parser(config.http.parser)
-    except ModuleNotFoundError:
-        raise ConfigError('"fast" needs the extra of that name: pip install "trio-tsconnect[fast]"', key="http.parser") from None
-
-
-def _open_log(config: ProxyConfig) -> Log:
-    if config.log is None:
-        return _Nowhere()
-    if config.log.path is None:
-        return StderrLog(flush_interval=config.log.flush_interval)
-    return JsonLinesLog(config.log.path, flush_interval=config.log.flush_interval)
-
-
-@public("trio_tsconnect")
-@asynccontextmanager
-async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plugin] = (), log: Log | None = None) -> AsyncIterator[Proxy]:
-    """Open an engine for the length of a `with` block.
-
-    `plugins` come after those of the configuration. `log`: where records go; None: what `config.log` says, else nowhere. When the body returns
-    the proxy drains for `config.http.drain_timeout`, then cancels. When the body raises or is cancelled, it cancels at once; the body's
-    exception leaves as it is, not in a group. `ConfigError` and `OSError` (a log that cannot be opened) are raised before anything runs.
-    """
-    config = config or ProxyConfig()
-    hooks = Hooks((*config.plugins, *plugins))
-    of_rules = _rule_hooks(config, hooks)
-    _check_parser(config)
-    records = log or _open_log(config)
-    error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as log_nursery:
-            log_scope = trio.CancelScope(shield=True)
-            log_nursery.start_soon(_run_log, records, log_scope, name="log")
-            try:
-                async with trio.open_nursery() as nursery:
-                    proxy = Proxy(config, hooks, of_rules, records, nursery)
-                    nursery.start_soon(proxy.pool.run, name="origin pool")
-                    nursery.start_soon(proxy._sweep.run, name="sweep")
-                    nursery.start_soon(proxy.timer.run, name="timer")
-                    for plugin in proxy.plugins():
-                        if type(plugin).run is not Plugin.run:
-                            nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")
-                    try:
-                        yield proxy
-                        await proxy.drain(config.http.drain_timeout)
-                    except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
-                        error = exc
-                    try:
-                        await proxy._end()
-                    finally:
-                        nursery.cancel_scope.cancel()
-            finally:
-                records.close()
-                log_scope.deadline = trio.current_time() + config.http.close_timeout
-    except BaseExceptionGroup as group:  # of the engine's own tasks; a Ctrl-C that found one of them, most likely
-        error = _without_groups_of_one(group)
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error
-
-
-def _without_groups_of_one(exc: BaseException) -> BaseException:
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
-    return exc
-
-
-async def _run_log(log: Log, scope: trio.CancelScope) -> None:
-    with scope:  # shielded: what a cancellation ends has records still to come; close() ends it, or the deadline that is set then
-        await log.run()
-
-
-async def _run_plugin(plugin: Plugin, proxy: Proxy) -> None:
-    try:
-        await plugin.run(proxy)
-    except BaseException as exc:
-        failure, passing = sort_out(exc)
-        if failure is not None:
-            logger.error("plugin %s ended in run()", type(plugin).__name__, exc_info=failure)
-        if passing is not None:
-            raise passing from None

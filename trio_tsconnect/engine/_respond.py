@@ -71,7 +71,7 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
     if txn.response_begun and txn.session.http.take_back():  # a head that has not left yet: the failure can be told in its place
-        txn.unsay_response()
+        unsay(txn)
     txn.sending_body = False
     if (connection := txn.origin) is not None:
         txn.origin = None
@@ -87,6 +87,13 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     if failed.failure is not Failure.NO_REMAP_RULE and (result.by == "client" or not txn.has_request):
         txn.wants_keep_alive = False  # what follows on this connection cannot be relied on
     await _send_failure_response(txn, response, page)
+
+
+def unsay(txn: Transaction) -> None:
+    """Nothing was sent of the response that had begun: the record tells of none, and another may be sent."""
+    txn.response_begun = txn.close_delimited = False
+    txn.status = None
+    txn.response_bytes = 0
 
 
 def cut_short(txn: Transaction) -> None:

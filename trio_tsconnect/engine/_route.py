@@ -26,6 +26,9 @@ def remap(txn: Transaction) -> None:
     if default is not None and b"host" in request.headers:
         del request.headers[b"Host"]  # it is empty
     txn.url = str(uri)
+    if uri.scheme in ("https", "wss") and not _may_ask_for_https(txn):
+        # RFC 9110 §7.4: else a client in clear text would pick rules, and origins, that trust TLS.
+        raise TransactionFailure(BadRequest("misdirected", f"{uri.scheme} is not to be had on a connection in clear text.", 421))
     if request.target[0] not in "/*" and request.method != "CONNECT":
         request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form wins, and what is sent on says so
     _check_loop(txn)
@@ -52,6 +55,11 @@ def remap(txn: Transaction) -> None:
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)
+
+
+def _may_ask_for_https(txn: Transaction) -> bool:
+    """True where the scheme is the word of TLS, of a proxy that is trusted, or of code in this process; or where it only says where to go."""
+    return txn.client.scheme == "https" or txn.internal or txn.config.trust_forwarded or not txn.config.remap_required
 
 
 def _check_loop(txn: Transaction) -> None:

@@ -93,8 +93,11 @@ class Session:
     @property
     def is_last_request(self) -> bool:
         """Whether the connection ends with the request that is being served."""
-        most = self.proxy.config.http.max_requests_per_connection
-        return self.proxy.draining or (most is not None and self.requests >= most)
+        http = self.proxy.config.http
+        most = http.max_requests_per_connection
+        if self.proxy.draining or (most is not None and self.requests >= most):
+            return True
+        return self.parent is not None and self.parent.root.descendants >= http.max_descendants
 
     def cancel(self, by: str, why: str) -> None:
         """End the session now; the record of its transaction says by whom and why. The first cause counts."""
@@ -161,6 +164,8 @@ class Session:
             if not self._started:
                 await self._start()
             self.requests += 1
+            if self.parent is not None and self.requests > 1:  # the connection has counted as its first request
+                self.parent.root.descendants += 1
             self.transaction = txn = self.proxy.new_transaction(self)
             if self._gone is not None:
                 self.cancel(*self._gone)

@@ -51,6 +51,7 @@ class Transaction:
     request_body_lost: bool = False
     request_parts: list[bytes | bytearray] | None = None
     retry_target: str | None = None
+    retries: int = 0
     children: tuple[Session, ...] = ()
     children_refused: bool = False
     descendants: int = 0
@@ -164,7 +165,10 @@ class Transaction:
     @property
     def root(self) -> Transaction:
         """The first ancestor; a root is its own."""
-        return self if self.parent is None else self.parent.root
+        ancestor = self
+        while ancestor.parent is not None:
+            ancestor = ancestor.parent
+        return ancestor
 
     @property
     def client(self) -> ClientInfo:
@@ -247,7 +251,7 @@ class Transaction:
     def retry(self, target: str | None = None) -> None:
         """In `read_response`: drop this response and ask again, at `target` (an absolute URI; None: the same one).
 
-        Legal while nothing was sent to the client and the request body can be sent again: there is none, or `read_request_body` has read it.
+        After `origin.max_retries` such attempts the response at hand is sent instead. Legal while nothing was sent to the client and the request body can be sent again: there is none, or `read_request_body` has read it.
         Otherwise `InvalidState`. The hook `send_request` fires again.
         """
         self._only_in("retry()", State.READ_RESPONSE)
@@ -256,7 +260,9 @@ class Transaction:
         replayable = self.session.http.body.empty or (self.request_body is not None and not self.request_transforms)
         if not replayable:
             raise InvalidState("retry() needs a request body that can be sent again: call read_request_body() before it is sent")
-        self.retry_target = target or self.request.target
+        if self.retries < self.origin_config.max_retries:
+            self.retries += 1
+            self.retry_target = target or self.request.target
 
     def connect(self, options: ConnectOptions | None = None, *, detach: bool = False) -> VirtualConnection:
         """Open a virtual connection whose transactions are children of this one.
@@ -302,12 +308,6 @@ class Transaction:
         if self.deadline_left is None:
             self.deadline_left = {}
         self.deadline_left[state.milestone] = seconds
-
-    def unsay_response(self) -> None:
-        """Nothing of the response that had begun was sent."""
-        self.response_begun = self.close_delimited = False
-        self.status = None
-        self.response_bytes = 0
 
     def end(self, by: str, why: str) -> None:
         """Note how it ended; the first cause counts."""

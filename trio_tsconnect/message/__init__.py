@@ -46,6 +46,9 @@ from trio_tsconnect.message._strict import FORBIDDEN_IN_TRAILERS as FORBIDDEN_IN
 from trio_tsconnect.message._strict import check_request as check_request
 from trio_tsconnect.message._strict import check_response as check_response
 from trio_tsconnect.message._strict import check_trailers as check_trailers
+from trio_tsconnect.message._twins import drop_twins as drop_twins
+from trio_tsconnect.message._twins import drop_underscored as drop_underscored
+from trio_tsconnect.message._twins import remove_all_forms as remove_all_forms
 from trio_tsconnect.message._uri import DEFAULT_PORTS as DEFAULT_PORTS
 from trio_tsconnect.message._uri import TargetURI as TargetURI
 from trio_tsconnect.message._uri import parse_authority as parse_authority

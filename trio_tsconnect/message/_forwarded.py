@@ -15,8 +15,13 @@ from trio_tsconnect.message._headers import Headers, is_token
 
 ForwardedStyle: TypeAlias = Literal["x-forwarded", "forwarded", "both", "off"]
 
-_CLAIMS = frozenset(b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-by x-real-ip".split())
+_CLAIMS = frozenset({b"forwarded", b"x-real-ip"})
 _OBFUSCATED = re.compile(r"_[A-Za-z0-9._\-]+")  # RFC 7239 §6.3: obfnode = "_" 1*( ALPHA / DIGIT / "." / "_" / "-" )
+
+
+def is_claim(name: bytes) -> bool:
+    """True for a field (its name in lower case) by which somebody says who the client is: Forwarded, X-Real-IP and every X-Forwarded-*."""
+    return name.startswith(b"x-forwarded-") or name in _CLAIMS
 
 
 @public("trio_tsconnect.message")
@@ -37,7 +42,7 @@ def add_forwarded(
     appends to the lists and keeps the -Proto and -Host of the first proxy. Style "off" adds nothing.
     """
     if not trust:
-        headers.remove(_CLAIMS)
+        headers.fields = [field for field in headers.fields if not is_claim(field[1])]
     match style:
         case "off":
             pass

@@ -12,6 +12,7 @@ from trio_tsconnect.message._errors import BadRequest, BadResponse, MessageError
 from trio_tsconnect.message._framing import forbids_framing
 from trio_tsconnect.message._headers import TCHARS, VALUE_BYTES, Field, Headers
 from trio_tsconnect.message._message import Request, Response
+from trio_tsconnect.message._twins import drop_twins
 from trio_tsconnect.message._uri import check_absolute, is_absolute_form, parse_authority
 
 _JUDGED = frozenset({b"host", b"content-length", b"transfer-encoding"})
@@ -55,8 +56,8 @@ def check_request(request: Request) -> None:
 
 
 @public("trio_tsconnect.message")
-def check_response(response: Response, method: str) -> None:
-    """Judge an origin's parsed response head, the answer to `method`, or raise `BadResponse`.
+def check_response(response: Response, method: str, *, any_status: bool = False) -> None:
+    """Judge an origin's parsed response head, the answer to `method`, or raise `BadResponse`. `any_status` forgives one above 599.
 
     Where there can be no content (1xx, 204, a 2xx to CONNECT) the framing fields an origin should not have sent are removed instead
     (RFC 9112 §6.1, RFC 9110 §8.6 and §9.3.6).
@@ -64,7 +65,7 @@ def check_response(response: Response, method: str) -> None:
     if response.version[0] != "1":
         raise BadResponse("bad_version", f"The origin speaks HTTP/{response.version}.")
     status = response.status
-    if status > 599:
+    if status > 599 and not any_status:
         # RFC 9110 §15: values outside 100..599 are invalid.
         raise BadResponse("bad_status", f"The origin sent the status {status}.")
     headers = response.headers
@@ -87,6 +88,7 @@ def check_trailers(headers: Headers, error: type[MessageError] = BadRequest) -> 
     """Judge the fields after the last chunk: raise `error` for what is malformed, drop what must not be in trailers (RFC 9110 §6.5.1)."""
     _check_fields(headers, error)
     headers.remove(FORBIDDEN_IN_TRAILERS)
+    drop_twins(headers, FORBIDDEN_IN_TRAILERS)
 
 
 def _judged(headers: Headers) -> tuple[list[bytes], list[bytes], list[bytes]]:

@@ -120,7 +120,7 @@ class Aggregate(Plugin):
                 nursery.start_soon(self._ask, txn, uri, source, part)
         failed = [part.name for part in parts if part.error is not None]
         if failed:
-            log["failed"] = failed
+            log["failed_sources"] = failed
         kind, body = _as_json(parts) if self.options.format == "json" else _as_multipart(parts)
         response = Response(502 if len(failed) == len(parts) else 200, [("Content-Type", kind), ("Cache-Control", "no-store")])
         http.queue_response(response, frame_response(request.method, request.version, response, Body(Framing.LENGTH, len(body))))

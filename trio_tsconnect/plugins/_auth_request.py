@@ -10,19 +10,22 @@ import trio
 
 from trio_tsconnect import ConnectOptions, ConnectRefused, FetchedResponse, FetchError, Headers, Plugin, Request, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import TargetURI
+from trio_tsconnect.message import TargetURI, remove_all_forms
 from trio_tsconnect.plugins._asked import end_to_end, is_own, keep_target, place
-from trio_tsconnect.plugins._options import as_tuple, field_names, number, url
+from trio_tsconnect.plugins._options import as_tuple, field_names, number, statuses, url
 
+# RFC 9110 §13.1 and §14.2: about the resource, of which the service has no copy; its 304 or 206 would be no answer to the question.
+_OF_A_COPY = frozenset(b"if-match if-none-match if-modified-since if-unmodified-since if-range range".split())
 TAG = "auth_request"
 """The tag of its requests."""
 
 
 @public("trio_tsconnect.plugins")
 class AuthRequest(Plugin):
-    """Sends the head of each request to an auth service. 2xx: it goes on; 401 or 403: that is the answer; anything else, or none: 500.
+    """Sends the head of each request to an auth service. 2xx: it goes on; one of `refusals`: that is the answer; anything else, or none: 500.
 
-    The service gets a GET without a body, with the client's fields, `X-Original-Method` and `X-Original-URL`. Requests that code in the process
+    The service gets a GET without a body, with the client's fields, `X-Original-Method` and `X-Original-URL`; not with those that are about the
+    body or a stored copy of the resource (conditions, ranges), for it is not the resource that is asked for. Requests that code in the process
     makes for itself, and children of a request that was let through, are not asked about. Source: nginx's auth_request, Traffic Server's authproxy.
     """
 
@@ -36,6 +39,8 @@ class AuthRequest(Plugin):
         """The client's fields that the service gets; empty for all of them."""
         copy: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=field_names)
         """Fields of the service's 2xx that the origin gets; the client's own of these names never reach it."""
+        refusals: tuple[int, ...] = attrs.field(default=(401, 403), converter=as_tuple, validator=statuses(least=300))
+        """Statuses of the service that are the client's answer, with their fields and body: add 302 for a login page, 429 for a limit."""
         timeout: float = attrs.field(default=5.0, validator=number(above=0))
         """Seconds for the whole question; past it 500."""
         max_body: int = attrs.field(default=65536, validator=number(least=0, whole=True))
@@ -59,7 +64,7 @@ class AuthRequest(Plugin):
                 log["status"] = answer.status
                 if 200 <= answer.status < 300:
                     self._let_through(txn, answer)
-                elif answer.status in (401, 403):
+                elif answer.status in self.options.refusals:
                     await self._deny(txn, answer)
                 else:
                     self._fail(txn)
@@ -69,6 +74,7 @@ class AuthRequest(Plugin):
 
     def _question(self, txn: Transaction) -> Request:
         headers = end_to_end(txn.request.headers, body=False)
+        headers.remove(_OF_A_COPY)
         if self.options.fields:
             wanted = {name.lower() for name in self.options.fields}
             headers = Headers([(name, value) for name, value in headers.items() if name.lower() in wanted])
@@ -78,8 +84,8 @@ class AuthRequest(Plugin):
         return Request("GET", str(self._uri), headers)
 
     def _let_through(self, txn: Transaction, answer: FetchedResponse) -> None:
+        remove_all_forms(txn.request.headers, {name.lower().encode() for name in self.options.copy})
         for name in self.options.copy:
-            txn.request.headers.pop(name)
             for value in answer.headers.get_all(name):
                 txn.request.headers.add(name, value)
 

@@ -9,8 +9,9 @@ import attrs
 
 from trio_tsconnect import ConfigError, Headers, Plugin, Transaction
 from trio_tsconnect._util import public
+from trio_tsconnect.message import remove_all_forms
 from trio_tsconnect.plugins._asked import asked_for
-from trio_tsconnect.plugins._options import as_tuple, check_field, field_names, one_of, refuse
+from trio_tsconnect.plugins._options import as_tuple, check_field, field_names, one_of, refuse, statuses
 
 
 def _fields(_instance: Any, attribute: Any, value: Any) -> None:
@@ -30,12 +31,6 @@ def _paths(_instance: Any, attribute: Any, value: Any) -> None:
     for index, path in enumerate(value):
         if not isinstance(path, str) or not path.startswith("/"):
             raise refuse(f"{attribute.name}[{index}]", "a path that begins with /", path)
-
-
-def _statuses(_instance: Any, attribute: Any, value: Any) -> None:
-    for index, status in enumerate(value):
-        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
-            raise refuse(f"{attribute.name}[{index}]", "a status", status)
 
 
 @public("trio_tsconnect.plugins")
@@ -61,7 +56,7 @@ class HeaderRule:
     """The client asked for one of these paths, or for one below it (`/v1` covers `/v1/x`, and not `/v1x`)."""
     methods: tuple[str, ...] = attrs.field(default=(), converter=as_tuple)
     """The method is one of these."""
-    statuses: tuple[int, ...] = attrs.field(default=(), converter=as_tuple, validator=_statuses)
+    statuses: tuple[int, ...] = attrs.field(default=(), converter=as_tuple, validator=statuses(least=100))
     """The status is one of these; for responses."""
 
     def __attrs_post_init__(self) -> None:
@@ -86,7 +81,8 @@ class HeaderRule:
 
     def apply(self, headers: Headers) -> None:
         """Change the fields."""
-        headers.remove({name.lower().encode() for name in self.remove})
+        if self.remove:
+            remove_all_forms(headers, {name.lower().encode() for name in self.remove})
         for name, value in self.set.items():
             headers[name] = value
         for name, value in self.add.items():

@@ -103,3 +103,14 @@ def flag(_instance: Any, attribute: Any, value: Any) -> None:
 def as_tuple(value: Any) -> Any:
     """A converter: a list becomes a tuple, one string a tuple of it."""
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def statuses(*, least: int) -> Validator:
+    """Statuses of responses, each from `least` to 599."""
+
+    def check(_instance: Any, attribute: Any, value: Any) -> None:
+        for index, status in enumerate(value):
+            if isinstance(status, bool) or not isinstance(status, int) or not least <= status <= 599:
+                raise refuse(f"{attribute.name}[{index}]", f"a status within {least}..599", status)
+
+    return check

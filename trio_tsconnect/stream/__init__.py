@@ -7,9 +7,10 @@ from trio_tsconnect.stream._client_info import own_authority as own_authority
 from trio_tsconnect.stream._heads import HeadLimits as HeadLimits
 from trio_tsconnect.stream._heads import request_to_bytes as request_to_bytes
 from trio_tsconnect.stream._http1 import DRAIN_ABOVE as DRAIN_ABOVE
-from trio_tsconnect.stream._http1 import HTTP1Client as HTTP1Client
-from trio_tsconnect.stream._http1 import HTTP1Server as HTTP1Server
+from trio_tsconnect.stream._http1 import LENIENCES as LENIENCES
 from trio_tsconnect.stream._http1 import IncompleteMessage as IncompleteMessage
+from trio_tsconnect.stream._http1_client import HTTP1Client as HTTP1Client
+from trio_tsconnect.stream._http1_server import HTTP1Server as HTTP1Server
 from trio_tsconnect.stream._machine import Parser as Parser
 from trio_tsconnect.stream._machine import load_parser as load_parser
 from trio_tsconnect.stream._pipe import Pipe as Pipe

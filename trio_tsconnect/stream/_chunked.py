@@ -16,6 +16,7 @@ _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n"
 )
+_PADDED_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*)\r\n")
 _MAX_LINE = 1024
 _MAX_EXTENSIONS = 16384
 
@@ -23,9 +24,10 @@ _MAX_EXTENSIONS = 16384
 class ChunkedReader:
     """Takes chunked bytes off the front of a buffer; `next_piece` until it gives `b""`, then `trailer_section` holds the rest."""
 
-    __slots__ = ("_error", "_extensions", "_limits", "_remaining", "_scanned", "_state", "trailer_section")
+    __slots__ = ("_error", "_extensions", "_limits", "_padding", "_remaining", "_scanned", "_state", "trailer_section")
 
-    def __init__(self, limits: HeadLimits, error: type[MessageError]) -> None:
+    def __init__(self, limits: HeadLimits, error: type[MessageError], *, padding: bool = False) -> None:
+        self._padding = padding  # white space after a size, which some servers send, and RFC 9112 §7.1 has no place for
         self._limits = limits
         self._error = error
         self._state = "size"
@@ -69,6 +71,8 @@ class ChunkedReader:
                 raise self._bad(f"A chunk size line is longer than {_MAX_LINE} bytes.")
             return False
         match = _SIZE_LINE.fullmatch(buffer, 0, end + 1)
+        if match is None and self._padding:
+            match = _PADDED_SIZE_LINE.fullmatch(buffer, 0, end + 1)
         if match is None:
             raise self._bad(f"The chunk size line {bytes(buffer[: min(end, 40)])!r} is malformed.")
         self._extensions += len(match[2])

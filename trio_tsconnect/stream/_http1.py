@@ -9,6 +9,7 @@ body that is at hand go out in one write; whoever is about to wait for something
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, ClassVar
 
 import trio
@@ -16,20 +17,11 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.message import (
     NO_BODY,
-    BadRequest,
-    BadResponse,
     Body,
     Framing,
     Headers,
     MessageError,
-    Request,
-    Response,
-    check_request,
-    check_response,
     check_trailers,
-    is_token,
-    request_body,
-    response_body,
 )
 from trio_tsconnect.stream._chunked import ChunkedReader
 from trio_tsconnect.stream._heads import (
@@ -38,15 +30,14 @@ from trio_tsconnect.stream._heads import (
     check_head_size,
     fields_to_bytes,
     head_end,
-    request_to_bytes,
-    response_to_bytes,
 )
 from trio_tsconnect.stream._machine import HeadParser, Parser, load_parser
-from trio_tsconnect.stream._refusals import refused_request, refused_response
 from trio_tsconnect.stream._virtual import VirtualConnection
 
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536
+LENIENCES = frozenset({"chunk_padding", "status"})
+"""What an origin may be forgiven: white space after the size of a chunk, and a status above 599."""
 _HEAD_ALONE_ABOVE = 32768
 _MOST_EMPTY_LINES = 8
 
@@ -60,12 +51,14 @@ class IncompleteMessage(Exception):
         self.began = began
 
 
-class _HTTP1:
+class HTTP1Connection:
     """What both roles share: the buffer, bodies both ways, and the queue of what is written."""
 
     _error: ClassVar[type[MessageError]]
     _reading_requests: ClassVar[bool]
 
+    lenient: Container[str] = ()
+    """What the peer is forgiven, of `LENIENCES`."""
     trailers: Headers | None = None
     """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
     body: Body = NO_BODY
@@ -171,7 +164,7 @@ class _HTTP1:
         self._body_read = False
         match body.framing:
             case Framing.CHUNKED:
-                self._chunks = ChunkedReader(self.limits, self._error)
+                self._chunks = ChunkedReader(self.limits, self._error, padding="chunk_padding" in self.lenient)
             case Framing.LENGTH if body.length:
                 self._remaining = body.length
             case Framing.NONE | Framing.LENGTH:
@@ -219,7 +212,7 @@ class _HTTP1:
                 event = self._parser.trailers(section)
             except self._parser.error as exc:
                 raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
-            trailers = _headers(event)
+            trailers = to_headers(event)
             check_trailers(trailers, self._error)
             self.trailers = trailers
         self._finish_body()
@@ -314,148 +307,6 @@ class _HTTP1:
                 self._flushes.flush()
 
 
-@public("trio_tsconnect.stream")
-class HTTP1Server(_HTTP1):
-    """The side that reads requests and writes responses."""
-
-    _error = BadRequest
-    _reading_requests = True
-
-    def skip_empty_lines(self) -> bool:
-        """Drop empty lines before a request line (RFC 9112 §2.2), up to a few; whether a request has begun to arrive."""
-        buffer = self._buffer
-        self._head = b""
-        for _ in range(_MOST_EMPTY_LINES):
-            if buffer[:2] != b"\r\n":
-                break
-            del buffer[:2]
-        return bool(buffer) and buffer != b"\r"
-
-    async def wait_for_request(self) -> bool:
-        """Wait for the first byte of a request; False when the input ends before one."""
-        while not self.skip_empty_lines():
-            if not await self.fill():
-                return False
-        return True
-
-    async def read_request(self) -> Request:
-        """The next request head, judged strictly.
-
-        `BadRequest` for one that is not acceptable (its status says how to answer, then close); `IncompleteMessage` when the input ends first.
-        """
-        return self._parse(await self._read_head())
-
-    def read_request_now(self) -> Request | None:
-        """As `read_request`, but None where it would wait: when not all of the head has been read from the stream yet."""
-        head = self._head_now()
-        return None if head is None else self._parse(head)
-
-    def _parse(self, head: bytes) -> Request:
-        hostless = False
-        try:
-            event = self._parser.request(head)
-        except self._parser.error as exc:
-            event, hostless = self._without_host(head), True
-            if event is None:
-                raise refused_request(head, exc) from None
-        request = Request(event.method.decode("ascii"), event.target.decode("ascii"), _headers(event), event.http_version.decode("ascii"))
-        if hostless:
-            del request.headers[b"host"]
-        check_request(request)
-        self._expect_body(request_body(request))
-        return request
-
-    def _without_host(self, head: bytes) -> Any:
-        # h11 refuses an HTTP/1.1 request without Host while parsing; plugins are to see it first, and it is answered after pre_remap.
-        if b"\nhost:" in head.lower():
-            return None
-        try:
-            return self._parser.request(head[:-2] + b"host: x\r\n\r\n")
-        except self._parser.error:
-            return None
-
-    def seen_request_line(self) -> tuple[str | None, str | None, str]:
-        """For the log: method, target and version of a head that was not acceptable or not complete, as far as they can be told."""
-        line = (self._head or bytes(self._buffer[: self.limits.request_line])).split(b"\n", 1)[0].rstrip(b"\r").decode("latin-1")
-        words = line.split(" ")
-        if not is_token(words[0].encode("latin-1")):
-            return None, None, "1.1"  # it has not even begun as a request
-        if len(words) < 2:
-            return words[0], None, "1.1"
-        version = words[-1].removeprefix("HTTP/") if len(words) > 2 and words[-1].startswith("HTTP/") else ""
-        return words[0], " ".join(words[1:-1] if version else words[1:]), "1.0" if version == "1.0" else "1.1"
-
-    def queue_response(self, response: Response, body: Body) -> None:
-        """Add a response head, framed as `body` says; an interim one (1xx) with `NO_BODY`."""
-        if response.status >= 200 or response.status == 101:
-            self._head_in_queue, self.head_sent = True, False
-        self._put(response_to_bytes(response))
-        if response.status >= 200:
-            self._sending, self._unsent, self._sent = body, body.length, False
-
-    def take_back(self) -> bool:
-        """Drop the final head that is queued, and what follows it, where nothing of it was handed to the stream; whether it was so."""
-        if not self._head_in_queue:
-            return False
-        self._head_in_queue = False
-        self._queue.clear()
-        self._queued = 0
-        return True
-
-
-@public("trio_tsconnect.stream")
-class HTTP1Client(_HTTP1):
-    """The side that writes requests and reads responses."""
-
-    _error = BadResponse
-    _reading_requests = False
-    _method = "GET"
-    _offers_upgrade = False
-
-    def queue_request(self, request: Request, body: Body, *, target: str | None = None) -> None:
-        """Add a request head, framed as `body` says. `target`: what stands on the request line, if not the request's own."""
-        self._put(request_to_bytes(request, target or request.target))
-        self._method = request.method
-        self._offers_upgrade = "upgrade" in request.headers
-        self._sending, self._unsent, self._sent = body, body.length, False
-        self._body_read = False
-
-    async def read_response(self) -> Response:
-        """The next response head, an interim one (1xx) included, judged strictly.
-
-        `BadResponse` for one that is not acceptable; `IncompleteMessage` when the input ends first.
-        """
-        head = await self._read_head()
-        try:
-            event = self._parser.response(head)
-        except self._parser.error as exc:
-            raise refused_response(head, exc, self._method) from None
-        response = Response(event.status_code, _headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
-        check_response(response, self._method)
-        if response.status == 101 and not self._offers_upgrade:
-            raise BadResponse("unexpected_switch", "The origin switched protocols, which nobody asked for.")
-        if response.status >= 200:
-            self._expect_body(response_body(self._method, response))
-        return response
-
-    @property
-    def request_sent(self) -> bool:
-        """Whether the request was queued to its end."""
-        return self._sent
-
-    @property
-    def reusable(self) -> bool:
-        """Whether another request may follow: both messages complete, and not a byte too many (RFC 9112 §9.2)."""
-        return (
-            self._body_read
-            and self.request_sent
-            and not self._buffer
-            and not self._ended
-            and not self._queue
-            and not self._writing
-            and self.body.framing is not Framing.CLOSE
-        )
-
-
-def _headers(event: Any) -> Headers:
+def to_headers(event: Any) -> Headers:
+    """The fields of a head or trailer section that h11 has parsed."""
     return Headers.from_parsed([(raw, raw.lower(), value) for raw, value in event.headers.raw_items()])
