@@ -38,7 +38,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (http.trust_forwarded, http.unknown_expect) == (False, "refuse")
     assert origin.verify is True
     assert (origin.connect_timeout, origin.response_timeout) == (10, 120)
-    assert (origin.max_connections, origin.wait_timeout) == (64, 10)
+    assert (origin.max_connections, origin.wait_timeout, origin.max_idle) == (None, 10, 64)
     assert LogConfig().flush_interval == 0.2
     assert RemapRule("/", "http://origin.example").preserve_host is False
     assert ProxyConfig() == ProxyConfig(remap=(), http=http, origin=origin, log=None, access=(), listen=(), plugins=())

@@ -5,6 +5,7 @@ The law: a body is never held whole unless a plugin asks for it, with a bound (`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -147,6 +148,8 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
 def begin_to_wait_for_body(txn: Transaction) -> float:
     """How many seconds the client has for the next bytes of its request body."""
     most, rate = txn.config.inactivity_timeout, txn.config.min_rate
+    if txn.origin is not None and txn.origin.holder:
+        txn.origin.stalled_since = trio.current_time()
     if rate is None:
         return most
     if txn.request_pace is None:
@@ -156,6 +159,8 @@ def begin_to_wait_for_body(txn: Transaction) -> float:
 
 def end_to_wait_for_body(txn: Transaction) -> None:
     """They have come."""
+    if txn.origin is not None:
+        txn.origin.stalled_since = math.inf
     if txn.request_pace is not None:
         txn.request_pace.end()
 

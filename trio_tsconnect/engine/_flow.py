@@ -17,6 +17,7 @@ from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._origin import Origin
+from trio_tsconnect.engine._pool import Holder
 from trio_tsconnect.engine._record import make_record
 from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure, unsay
 from trio_tsconnect.engine._route import choose_origin, judge, remap
@@ -169,8 +170,11 @@ async def _ask_origin(txn: Transaction) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()  # an idle connection that was taken in vain would be closed
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
-        connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn))
+        holder = _holder(txn) if txn.origin_config.max_connections is not None else ()
+        connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn), holder=holder)
         txn.origin = connection
+        if holder:
+            connection.give_up = lambda: txn.watch.fire(Failure.CLIENT_STALLED)
         txn.origin_id, txn.origin_reused = connection.id, connection.reused
         txn.attempts += 1
         try:
@@ -194,6 +198,11 @@ def _retry_at(txn: Transaction) -> Origin:
     if txn.uri is not None:
         txn.request.headers[b"Host"] = txn.uri.authority
     return origin
+
+
+def _holder(txn: Transaction) -> Holder:
+    client = txn.client
+    return () if txn.internal else (("connection", client.connection or txn.session.number), ("address", client.host))
 
 
 def _held_above(txn: Transaction) -> bool:

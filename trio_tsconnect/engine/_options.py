@@ -153,6 +153,11 @@ class HttpConfig:
         return False
 
 
+def _check_share(_instance: Any, attribute: Any, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise refuse(attribute, "a number above 0 and at most 1", value)
+
+
 def _check_lenient(_instance: Any, attribute: Any, value: Any) -> None:
     for index, name in enumerate(value):
         if name not in LENIENCES:
@@ -173,14 +178,20 @@ class OriginConfig:
     """Seconds for a connection and its TLS handshake; past it 504 (refused or of unknown name: 502)."""
     response_timeout: float = field(default=120.0, validator=seconds())
     """Seconds from the end of the request to the first byte of the response; past it 504."""
-    max_connections: int = field(default=64, validator=count(least=1))
-    """Connections to one origin, idle ones included; a transaction waits for one to come free."""
+    max_connections: int | None = field(default=None, validator=count(least=1, optional=True))
+    """Connections to one origin, idle ones included, None for no limit; past it a transaction waits for one to come free."""
+    max_share: float = field(default=0.75, validator=_check_share)
+    """Part of `max_connections`, above 0 and at most 1, that one client address may hold, and one client connection, so that others find a
+    place; behind a proxy that speaks for all clients set 1. The process's own requests are not counted."""
+    stall_timeout: float = field(default=5.0, validator=seconds())
+    """Seconds that a client may hold one of `max_connections` without sending of its request body, or reading of its response, when others wait
+    for one; past it 408, or a cut response once it has begun."""
     wait_timeout: float = field(default=10.0, validator=seconds(zero=True))
     """Seconds that a transaction waits for a connection when all are taken; past it 503."""
     keep_alive_timeout: float = field(default=30.0, validator=seconds(zero=True))
     """Seconds that an idle connection is kept for another request, 0 to keep none; past it the connection is closed."""
-    max_idle: int | None = field(default=None, validator=count(least=0, optional=True))
-    """Idle connections kept for one origin, None for as many as `max_connections`; one more is closed when it becomes idle."""
+    max_idle: int | None = field(default=64, validator=count(least=0, optional=True))
+    """Idle connections kept for one origin, None for any number; one more is closed when it becomes idle."""
     lenient: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_lenient)
     """What origins are forgiven: `chunk_padding`, white space after a chunk's size; `status`, a status above 599, which counts as 502 to
     nobody but is sent on. Empty: each gives 502."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from trio_tsconnect.engine._errors import TransactionFailure
@@ -164,7 +166,11 @@ async def write_to_client(txn: Transaction) -> None:
     if rate is not None and pace is None:
         pace = txn.response_pace = Pace(rate, txn.config.header_timeout)
     txn.watch.arm(Failure.CLIENT_TIMEOUT, most if pace is None else pace.begin(txn.response_bytes, most))
+    if (origin := txn.origin) is not None and origin.holder:
+        origin.stalled_since = trio.current_time()
     await txn.session.http.drain()
+    if origin is not None:
+        origin.stalled_since = math.inf
     if pace is not None:
         pace.end()
 

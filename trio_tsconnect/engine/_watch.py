@@ -94,6 +94,12 @@ class Watch:
         if self._timer is not None:
             self._timer.set(self, self.end)
 
+    def fire(self, failure: Failure) -> None:
+        """Somebody else ends the wait."""
+        if self._timer is not None:
+            self._failure = failure
+            self.due()
+
     def look(self) -> None:
         """Fire if the end of the whole has passed already: the timer, like everybody, comes to know of it only when it is its turn."""
         if self.end != math.inf and self.end <= trio.current_time():

@@ -35,6 +35,8 @@ class Failure(enum.Enum):
     """The client left before it had its response, or before it had sent its request whole."""
     CLIENT_TIMEOUT = "client_timeout"
     """The client stopped reading its response."""
+    CLIENT_STALLED = "client_stalled"
+    """The client held a connection that others waited for, and neither sent of its request nor read of its response."""
     NO_REMAP_RULE = "no_remap_rule"
     """No rule matches and none of the other ways to an origin is open."""
     ACCESS_DENIED = "access_denied"
@@ -112,7 +114,7 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
             return 431, "client"  # RFC 6585 §5
         case Failure.REQUEST_TOO_LARGE:
             return 413, "client"
-        case Failure.HEADER_TIMEOUT | Failure.REQUEST_BODY_TIMEOUT:
+        case Failure.HEADER_TIMEOUT | Failure.REQUEST_BODY_TIMEOUT | Failure.CLIENT_STALLED:
             return 408, "client"  # RFC 9110 §15.5.9
         case Failure.CLIENT_GONE | Failure.CLIENT_TIMEOUT:
             return None, "client"
