@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.asgi._stand import GET, body, no_lifespan, serving, start
-from trio_tsconnect import MemoryLog, ProxyConfig, RemapRule, Request, open_proxy
+from trio_tsconnect import FetchError, MemoryLog, ProxyConfig, RemapRule, Request, open_proxy
 from trio_tsconnect.asgi import AsgiOrigin, LifespanFailed
 from trio_tsconnect.testing import exchange
 
@@ -119,3 +119,21 @@ async def test_cancelled_that_was_kept_is_no_cancellation() -> None:
     async with serving(app) as connect:
         for _ in range(2):
             assert (await exchange(connect(), GET)).status == 500
+
+
+@LOOPS
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(1)], ids=repr)
+async def test_event_that_was_sent_is_delivered_before_the_failure(loop: Any, error: BaseException) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await no_lifespan(scope)
+        await start(send)
+        await body(send, b"event", more=True)
+        raise error
+
+    rules = [RemapRule("/", "http://there.test/", plugins=[AsgiOrigin(app, loop=loop).plugin()])]
+    async with open_proxy(ProxyConfig(remap=rules)) as proxy:
+        for _ in range(10):
+            async with proxy.fetch(Request("GET", "/", {"Host": "a"})) as response:
+                assert await response.body.receive() == b"event"
+                with pytest.raises(FetchError):
+                    await response.body.receive()

@@ -357,3 +357,23 @@ async def test_what_a_client_said_to_an_origin_that_has_gone_is_held_no_longer(a
             await client.settle()
         given = 200_000 + sum(each.number for each in client.frames if (each.kind, each.stream) == (raw.WINDOW_UPDATE, 0))
         assert given > 3 * sent  # the connection's window has been opened for all of it
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+async def test_extended_connect_is_opened_by_a_switch_and_nothing_else(status: int, autojump_clock: MockClock) -> None:
+    """To an HTTP/2 client any 2xx would open the tunnel (RFC 8441 §5); an origin that sends a page has not switched."""
+    page = b"" if status == 204 else b"Content-Length: 4\r\n\r\npage"
+    async with open_world(saying(b"HTTP/1.1 %d Fine\r\n" % status + (page or b"\r\n"))) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        answer = await client.answer(1)
+        assert (answer.status, answer.body) == ("502", b"")
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 503])
+async def test_refusal_of_an_extended_connect_is_passed_on(status: int, autojump_clock: MockClock) -> None:
+    async with open_world(saying(b"HTTP/1.1 %d No\r\nContent-Length: 4\r\n\r\npage" % status)) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        answer = await client.answer(1)
+        assert (answer.status, answer.body) == (str(status), b"page")

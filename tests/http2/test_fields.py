@@ -205,11 +205,11 @@ def test_extended_connect_becomes_an_upgrade() -> None:
     ]
 
 
-def test_extended_connect_to_other_protocols_has_no_key() -> None:
-    fields = [(name, b"connect-udp" if name == b":protocol" else value) for name, value in WEBSOCKET]
-    head = read_request(fields, ended=False)
-    assert head.websocket_key is None
-    assert b"upgrade: connect-udp\r\n" in head.head
+@pytest.mark.parametrize("protocol", [b"connect-udp", b"webtransport", b"h2c", b"x", b""])
+def test_extended_connect_to_other_protocols_is_refused(protocol: bytes) -> None:
+    fields = [(name, protocol if name == b":protocol" else value) for name, value in WEBSOCKET]
+    with pytest.raises(Rejected):
+        read_request(Fields(fields), ended=False)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_tsconnect import HttpConfig, Plugin, Transaction
-from trio_tsconnect.http2 import Http2Limits, RateLimit
+from trio_tsconnect import HttpConfig, Plugin, ProxyConfig, Transaction, open_proxy, open_virtual_connection_pair
+from trio_tsconnect.http2 import Http2Limits, RateLimit, serve_auto
 from trio_tsconnect.http2._errors import ConnectionFault
-from trio_tsconnect.http2._limits import Meter
+from trio_tsconnect.http2._limits import Meter, Shared
 
 from . import _raw as raw
 from ._raw import (
@@ -435,3 +436,107 @@ def test_meter_allows_a_burst_and_a_rate() -> None:
     meter = Meter(RateLimit(3, 0), "things", 100.0)
     with pytest.raises(ConnectionFault):
         meter.count(100.0, cost=4)
+
+
+def many_fields(client: RawClient) -> bytes:
+    """Heads of 1,800 bytes, each of which stands for a field: 97 kB of them would hold the loop for a quarter of a second."""
+    first = frame(HEADERS, END_HEADERS | 1, 1, b"\x82\x86\x84\x41\x01x" + b"\x40\x01a\x01b")
+    heads = [frame(HEADERS, END_HEADERS | 1, stream, b"\x82\x86\x84\xbf" + b"\xbe" * (1700 + stream % 50)) for stream in range(3, 100, 2)]
+    return first + b"".join(heads)
+
+
+def many_streams(client: RawClient) -> bytes:
+    return b"".join(client.head(stream, GET) for stream in range(1, 200, 2))
+
+
+@pytest.mark.parametrize(("flood", "most"), [(many_fields, 2), (many_streams, 26)])
+async def test_turn_is_bounded_by_the_work_that_is_done_in_it(
+    flood: Callable[[RawClient], bytes], most: int, autojump_clock: MockClock
+) -> None:
+    """However many heads come at once, others have their turn after each few of them. (Between two looks there may be two turns.)"""
+    seen: list[int] = []
+    async with open_world(silence) as world:
+        client = world.client
+        data = flood(client)
+        done = False
+
+        async def watch() -> None:
+            while not done:
+                seen.append(world.proxy.statistics().sessions + len(world.log.records))
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await client.send(data)
+            for _ in range(200):
+                await trio.lowlevel.checkpoint()
+            done = True
+    grown = [after - before for before, after in itertools.pairwise(seen)]
+    assert sum(each for each in grown if each > 0) > 40
+    assert max(grown) <= most
+
+
+async def test_resets_of_one_address_are_counted_over_all_its_connections(autojump_clock: MockClock) -> None:
+    """Each connection stays below its own limit; the address does not, and another address is served."""
+    limits = Http2Limits(resets=RateLimit(50, 0), resets_by_address=RateLimit(100, 0))
+    shared = Shared(limits)
+    for connection in range(100):
+        shared.count_reset("192.0.2.1", float(connection))
+    with pytest.raises(ConnectionFault):
+        shared.count_reset("192.0.2.1", 100.0)
+    shared.count_reset("192.0.2.2", 100.0)
+
+
+async def test_addresses_that_are_counted_are_bounded() -> None:
+    shared = Shared(Http2Limits())
+    for number_ in range(20_000):
+        shared.count_reset(f"192.0.2.{number_}", 0.0)
+    assert len(shared._addresses) == 10_000
+
+
+async def test_stream_that_is_refused_at_the_limit_has_its_record(autojump_clock: MockClock) -> None:
+    async with open_world(silence, limits=Http2Limits(max_concurrent_streams=1)) as world:
+        client = world.client
+        await client.send(client.head(1, GET), client.head(3, GET))
+        await client.settle()
+        assert client.answers[3].reset == REFUSED_STREAM
+        (record,) = await world.records(1)
+        assert (record.stream, record.method, record.status, record.ended.why) == (3, "GET", None, "too_many_streams")
+
+
+async def test_connection_that_the_proxy_ends_is_told_what_becomes_of_each_stream(autojump_clock: MockClock) -> None:
+    async with open_world(silence) as world:
+        client = world.client
+        await client.send(client.head(1, GET), client.head(3, GET))
+        await client.settle()
+        await world.proxy.drain(0)
+        await world.proxy._end()
+        while await client.next_frame() is not None:
+            pass
+        assert {client.answers[1].reset, client.answers[3].reset} == {CANCEL}
+        assert [each.kind for each in client.frames].count(raw.GOAWAY) >= 1
+
+
+@pytest.mark.parametrize("begun", [b"PRI", raw.PREFACE])
+async def test_preface_that_does_not_go_on_ends_after_one_header_timeout(begun: bytes, autojump_clock: MockClock) -> None:
+    async with open_proxy(ProxyConfig(http=HttpConfig(header_timeout=10, linger_timeout=0))) as proxy, trio.open_nursery() as nursery:
+        near, far = open_virtual_connection_pair()
+        nursery.start_soon(serve_auto, proxy, far)
+        start = trio.current_time()
+        await trio.sleep(3)
+        await near.send_all(begun)
+        while await near.receive_some():
+            pass
+        assert trio.current_time() - start == pytest.approx(13)
+
+
+async def test_via_names_the_version_that_was_received(autojump_clock: MockClock) -> None:
+    heads: list[bytes] = []
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        heads.append((await raw.read_head(stream))[0])
+        await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with open_world(serve) as world:
+        await world.client.get(1)
+    assert heads[0].endswith(b"\r\nVia: 2.0 trio_tsconnect")

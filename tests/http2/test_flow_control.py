@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_tsconnect import HttpConfig
 from trio_tsconnect.http2 import Http2Limits
 from trio_tsconnect.http2._flow import ConnectionWindow
+from trio_tsconnect.http2._limits import Shared
 
 from . import _raw as raw
 from ._raw import (
@@ -219,7 +220,8 @@ def test_request_bodies_held_for_all_streams_have_a_cap() -> None:
             self.opened.append(size)
 
     machine = Machine()
-    window = ConnectionWindow(machine, Http2Limits(connection_window=65536, max_buffered=40_000))  # type: ignore[arg-type]
+    limits = Http2Limits(connection_window=65536, max_buffered=40_000)
+    window = ConnectionWindow(machine, limits, Shared(limits))  # type: ignore[arg-type]
     window.received(30_000, 30_000)
     assert machine.opened == []
     window.received(30_000, 30_000)
@@ -230,6 +232,34 @@ def test_request_bodies_held_for_all_streams_have_a_cap() -> None:
     assert machine.opened == [60_000]
     window.received(40_000, 0)
     assert machine.opened == [60_000, 40_000]
+
+
+def test_request_bodies_held_for_all_connections_have_a_cap() -> None:
+    """While all hold more than that, no window is opened; when there is room again, every one that waited is."""
+
+    class Machine:
+        def __init__(self) -> None:
+            self.opened: list[int] = []
+
+        @property
+        def h2(self) -> Machine:
+            return self
+
+        def increment_flow_control_window(self, size: int) -> None:
+            self.opened.append(size)
+
+    limits = Http2Limits(connection_window=65536, max_buffered=1 << 20, max_buffered_by_all=100_000)
+    shared, machines = Shared(limits), [Machine() for _ in range(3)]
+    windows = [ConnectionWindow(machine, limits, shared) for machine in machines]  # type: ignore[arg-type]
+    for window in windows:
+        window.received(40_000, 40_000)
+    assert [machine.opened for machine in machines] == [[40_000], [40_000], []]
+    windows[0].received(40_000, 0)
+    windows[1].released(19_999)
+    assert [machine.opened for machine in machines] == [[40_000], [40_000], []]
+    shared.forget(windows[0])
+    windows[1].released(1)
+    assert [machine.opened for machine in machines] == [[40_000], [40_000], [40_000]]
 
 
 async def test_client_that_stops_reading_is_closed_in_time(autojump_clock: MockClock) -> None:

@@ -172,7 +172,7 @@ def larger_than_its_buffer(client: RawClient) -> bytes:
 
 
 def tunnel(client: RawClient) -> bytes:
-    return client.head(1, [(":method", "CONNECT"), (":protocol", "x"), *GET[1:]], end=False)
+    return client.head(1, [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]], end=False)
 
 
 def by_reset(client: RawClient) -> bytes:

@@ -38,7 +38,7 @@ async def test_server_begins_with_its_settings_and_opens_the_connection_window(a
             int.from_bytes(first.payload[at : at + 2], "big"): int.from_bytes(first.payload[at + 2 : at + 6], "big")
             for at in range(0, len(first.payload), 6)
         }
-        assert pairs == {3: 7, 4: 128 << 5, 6: 65536, 8: 1, 9: 1}
+        assert pairs == {3: 7, 4: 128 << 5, 6: 32768, 8: 1, 9: 1}
         window = await world.client.until(WINDOW_UPDATE, 0)
         assert 65535 + window.number == Http2Limits().connection_window
 

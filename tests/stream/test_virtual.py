@@ -555,3 +555,47 @@ async def test_what_is_dropped_while_a_reader_takes_it_is_not_counted_twice() ->
         await trio.lowlevel.checkpoint()
         near.abort("enough")
     assert far.statistics().receiving.unread == 0
+
+
+# --------------------------------------------------------------------------------------------------------------------- breaking off
+
+
+@pytest.mark.parametrize("size", [0, 5, 32768])
+async def test_connection_that_is_broken_off_gives_what_was_written_and_then_fails(size: int) -> None:
+    near, far = open_virtual_connection_pair()
+    if size:
+        await far.send_all(bytes(size))
+    far.break_off("the writer failed")
+    left = size
+    while left:
+        left -= len(await near.receive_some(1000))
+    with pytest.raises(trio.BrokenResourceError, match="the writer failed"):
+        await near.receive_some(1000)
+    with pytest.raises(trio.BrokenResourceError):
+        near.receive_nowait()
+    with pytest.raises(trio.BrokenResourceError):
+        await near.send_all(b"x")
+
+
+async def test_reader_that_waits_is_told_of_a_break() -> None:
+    near, far = open_virtual_connection_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(trio.BrokenResourceError, match="gone"):
+                await near.receive_some()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        far.break_off("gone")
+        far.break_off("again")
+        far.abort("too late")
+
+
+async def test_break_after_an_end_of_input_is_none() -> None:
+    near, far = open_virtual_connection_pair()
+    await far.send_all(b"all")
+    await far.send_eof()
+    far.break_off("later")
+    assert await near.receive_some() == b"all"
+    assert await near.receive_some() == b""

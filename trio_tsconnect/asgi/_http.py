@@ -278,7 +278,7 @@ class HttpExchange:
         """The application has ended, well or not: a response that it has not begun is a 500, one that it has not ended is cut."""
         if not self.gone and not self.complete:
             if self._head_sent:
-                reset(self._http.stream, "the application failed within a response")
+                reset(self._http.stream, "the application failed within a response")  # after what it has sent
                 self.lost()
             else:
                 self._phase = Phase.START

@@ -58,6 +58,8 @@ class Http2Limits:
     max_buffered: int = field(default=1 << 22, validator=size(least=0))
     """Bytes of request bodies that streams have not taken yet; while there are more, the connection's window is not opened again. By default
     more than all streams together can hold, so that however many of them stall, none starves another."""
+    max_buffered_by_all: int = field(default=1 << 28, validator=size(least=0))
+    """The same for all connections of the proxy together. That of the proxy's own configuration counts."""
     max_dropped: int = field(default=1 << 26, validator=size(least=0, most=(1 << 30) - 1))
     """Bytes of a request body that are taken and dropped once the response is complete; then, or when none have come for
     `HttpConfig.linger_timeout`, NO_ERROR."""
@@ -71,6 +73,8 @@ class Http2Limits:
     """Bytes of answers to control frames that a client leaves unread (CVE-2019-9512, CVE-2019-9515)."""
     resets: RateLimit = field(default=RateLimit(200, 33), validator=_IS_RATE)
     """Streams that the client resets, or makes us reset (CVE-2023-44487, CVE-2025-8671)."""
+    resets_by_address: RateLimit = field(default=RateLimit(1000, 100), validator=_IS_RATE)
+    """The same of all connections of one client address together; the one that crosses it ends. That of the proxy's own configuration counts."""
     settings: RateLimit = field(default=RateLimit(32, 1), validator=_IS_RATE)
     """SETTINGS frames, acknowledgements included (CVE-2019-9515)."""
     pings: RateLimit = field(default=RateLimit(100, 10), validator=_IS_RATE)

@@ -51,12 +51,12 @@ class InterceptOrigin:
                 with scope:
                     await self.serve(theirs)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                theirs.abort("the plugin's connection broke")
+                theirs.break_off("the plugin's connection broke")
             except BaseException as exc:  # noqa: BLE001 - sorted out
                 failure, passing = sort_out(exc)
                 if failure is not None:
                     blame_intercept(self.txn, self.plugin, failure)
-                    theirs.abort("the plugin failed")
+                    theirs.break_off("the plugin failed")
                 if passing is not None:
                     raise passing from None
             finally:

@@ -83,8 +83,8 @@ async def tunnel(
             await carry(origin, client, from_origin, count_response, ("origin", "client"))
         watch.disarm()
         whole = not broken
-        if broken:
-            await _let_arrive(client if broken[0] == "origin" else origin)
+        if broken and broken[0] == "client":
+            await _let_arrive(origin)
     finally:
         if not whole:
             for each in (origin, client):
@@ -99,7 +99,8 @@ async def tunnel(
 async def _let_arrive(stream: trio.abc.Stream) -> None:
     """RFC 9110 §9.3.6: what came from a side that is gone is still to be delivered, and a reset would drop it.
 
-    A socket's system sees to that. What lies in a virtual connection is waited for, within bounds.
+    A socket's system sees to that, and a client on a virtual connection reads it after the reset. A plugin that plays the origin is cancelled
+    when its connection goes, so what lies there is waited for, within bounds.
     """
     if (statistics := getattr(stream, "statistics", None)) is not None:
         with trio.move_on_after(_PATIENCE):

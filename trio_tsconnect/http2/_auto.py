@@ -13,8 +13,8 @@ import trio
 from trio_tsconnect import ConnectRefused, Proxy
 from trio_tsconnect._util import public
 from trio_tsconnect.http2._frames import PREFACE
-from trio_tsconnect.http2._frontend import serve_http2
-from trio_tsconnect.stream import close_now
+from trio_tsconnect.http2._frontend import Connection, serve_http2
+from trio_tsconnect.stream import close_now, describe_client
 
 _READ_SIZE = 65536
 
@@ -36,10 +36,11 @@ async def serve_auto(proxy: Proxy, stream: trio.abc.Stream) -> None:
     received = await _first_bytes(proxy, stream)
     if received is None:
         return
-    if received[: len(PREFACE)] == PREFACE:
-        await serve_http2(proxy, stream, received=received)
+    data, began = received
+    if data[: len(PREFACE)] == PREFACE:
+        await Connection(proxy, stream, describe_client(stream), proxy.config.http2).run(data, since=began)
     else:
-        await proxy.serve_stream(stream, received=received)
+        await proxy.serve_stream(stream, received=data)
 
 
 async def _shake_hands(proxy: Proxy, stream: trio.SSLStream[Any]) -> bool:
@@ -62,18 +63,19 @@ def _no_matter() -> None:
     """A handshake is bounded anyway."""
 
 
-async def _first_bytes(proxy: Proxy, stream: trio.abc.Stream) -> bytes | None:
-    """As many bytes as it takes to tell; None when the client has not begun in time, and the stream is closed."""
+async def _first_bytes(proxy: Proxy, stream: trio.abc.Stream) -> tuple[bytes, float] | None:
+    """As many bytes as it takes to tell, and when they began to come; None when it cannot be told in time, and the stream is closed."""
     config = proxy.config.http
     data = b""
     scope = trio.move_on_after(config.keep_alive_timeout)
-    ended = False
+    ended, began = False, trio.current_time()
     try:
         with proxy.front_end(drain=scope.cancel, end=scope.cancel), scope:
             while not ended and len(data) < len(PREFACE) and PREFACE.startswith(data):
                 more = bytes(await stream.receive_some(_READ_SIZE))
                 if not data:
-                    scope.deadline = min(scope.deadline, trio.current_time() + config.header_timeout)
+                    began = trio.current_time()
+                    scope.deadline = min(scope.deadline, began + config.header_timeout)
                 data += more
                 ended = not more
     except (trio.BrokenResourceError, trio.ClosedResourceError, ConnectRefused):
@@ -81,7 +83,7 @@ async def _first_bytes(proxy: Proxy, stream: trio.abc.Stream) -> bytes | None:
     except BaseException:
         await close_now(stream)
         raise
-    if not data:
+    if not data or (not ended and scope.cancelled_caught and not proxy.draining):  # silence, or a preface that does not go on
         await close_now(stream)
         return None
-    return data
+    return data, began

@@ -59,8 +59,8 @@ class RequestHead:
 class Rejected(StreamFault):
     """A malformed request (RFC 9113 §8.1.1), with as much of its request line as could be told."""
 
-    def __init__(self, detail: str, fields: Iterable[Pair] = ()) -> None:
-        super().__init__(ErrorCode.PROTOCOL_ERROR, detail)
+    def __init__(self, detail: str, fields: Iterable[Pair] = (), *, cause: str = "protocol_error") -> None:
+        super().__init__(ErrorCode.PROTOCOL_ERROR, detail, cause)
         pseudo = {name: value for name, value in fields if name in _REQUEST_PSEUDO}
         self.method = _printable(pseudo.get(b":method", b"")) or "-"
         self.target = _printable(pseudo.get(b":path", b"") or pseudo.get(b":authority", b"")) or "-"
@@ -230,8 +230,9 @@ def _declared(lengths: list[bytes] | None, ended: bool) -> int | None:
 
 def _extended_connect(target: bytes, lines: list[Pair], protocol: bytes, priority: bytes | None) -> RequestHead:
     """RFC 8441 §5: what the Upgrade mechanism of HTTP/1.1 would ask."""
-    if not protocol or protocol.translate(None, _PROTOCOL_NAME):
-        raise ValueError(":protocol is not the name of a protocol")
+    if protocol.lower() != b"websocket":
+        # RFC 8441 §4: to open a tunnel for a protocol that nobody here knows would be to carry whatever an origin takes it for.
+        raise ValueError(":protocol is none that is spoken here")
     lines += [(b"connection", b"Upgrade"), (b"upgrade", protocol)]
     key = None
     if protocol.lower() == b"websocket":

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trio_tsconnect.engine import Http2Limits
+from trio_tsconnect.http2._limits import Shared
 from trio_tsconnect.http2._protocol import Machine
 
 
 class ConnectionWindow:
     """The window that all streams share, and the sum of what they hold."""
 
-    __slots__ = ("_cap", "_machine", "_opened", "_owed", "_threshold", "held")
+    __slots__ = ("_cap", "_machine", "_opened", "_owed", "_shared", "_threshold", "held")
 
-    def __init__(self, machine: Machine, limits: Http2Limits, opened: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, machine: Machine, limits: Http2Limits, shared: Shared, opened: Callable[[], object] = lambda: None) -> None:
+        self._shared = shared
         self._machine = machine
         self._opened = opened
         self._threshold = limits.connection_window // 2
@@ -30,15 +32,18 @@ class ConnectionWindow:
         """So many bytes came, padding included, of which so many are held."""
         self._owed += size
         self.held += held
-        self._open()
+        self._shared.changed(held)
+        self.open()
 
     def released(self, held: int) -> None:
         """So many bytes are held no longer: passed on, or dropped with their stream."""
         self.held -= held
-        self._open()
+        self._shared.changed(-held)
+        self.open()
 
-    def _open(self) -> None:
-        if self._owed >= self._threshold and self.held <= self._cap:
+    def open(self) -> None:
+        """Let the client send what is owed to it, unless too much is held, here or by all."""
+        if self._owed >= self._threshold and self.held <= self._cap and self._shared.has_room(self):
             self._machine.h2.increment_flow_control_window(self._owed)
             self._owed = 0
             self._opened()  # the client is to hear of it, also when no stream has anything to say

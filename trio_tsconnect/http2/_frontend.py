@@ -20,6 +20,7 @@ from trio_tsconnect.http2._fields import Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow
 from trio_tsconnect.http2._frames import goaway, rst_stream
 from trio_tsconnect.http2._hpack import Fields
+from trio_tsconnect.http2._limits import shared_by
 from trio_tsconnect.http2._priority import DEFAULT, parse_priority
 from trio_tsconnect.http2._protocol import Machine
 from trio_tsconnect.http2._receive import Receiver
@@ -70,7 +71,8 @@ class Connection:
         self.config = proxy.config.http
         self._machine = Machine(limits)
         self.writer = Writer(self._machine, stream, limits, start=self._run, ended=self._local_ended)
-        self.window = ConnectionWindow(self._machine, limits, self.writer.ring)
+        self.shared = shared_by(proxy)
+        self.window = ConnectionWindow(self._machine, limits, self.shared, self.writer.ring)
         self._receiver = Receiver(self, self._machine, limits)
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
@@ -87,11 +89,13 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------------------------ its life
 
-    async def run(self, received: bytes) -> None:
-        """Serve until the connection ends."""
-        self._machine.begin(self.limits)  # RFC 9113 §3.4: SETTINGS come first, also where a drain has begun before
+    async def run(self, received: bytes, *, since: float | None = None) -> None:
+        """Serve until the connection ends. `since`: when it began, where that was before now."""
+        if since is not None:
+            self._receiver.waiting_since = since
+        self._machine.begin(self.limits, self.config.max_head)  # RFC 9113 §3.4: SETTINGS come first, also where a drain has begun before
         try:
-            with self._scope, self.proxy.front_end(drain=self.drain, end=self._scope.cancel, client=self.client) as self._front_end:
+            with self._scope, self.proxy.front_end(drain=self.drain, end=self._end, client=self.client) as self._front_end:
                 await self._serve(received)
         except ConnectRefused:
             pass
@@ -99,6 +103,8 @@ class Connection:
             logger.exception("HTTP/2 connection %d failed inside the front end", self.number)
             self._broken = True
         finally:
+            self.shared.changed(-self.window.held)
+            self.shared.forget(self.window)
             if self._broken or self._scope.cancelled_caught:
                 await close_now(self._stream)
             else:
@@ -167,6 +173,15 @@ class Connection:
         self._stopping = True
         self._close_streams(fault.cause)
         self.writer.put(self._machine.last_words + goaway(self._machine.h2.highest_inbound_stream_id, fault.code, fault.detail))
+
+    def _end(self) -> None:
+        """The proxy ends what is left: the client is told what becomes of each stream (RFC 9113 §5.4.2, §6.8)."""
+        if self._stopping:
+            return
+        for stream in list(self.streams.values()):
+            self.reset(stream, ErrorCode.CANCEL, "front_end_closed")
+        self.writer.put(goaway(self._machine.h2.highest_inbound_stream_id, ErrorCode.NO_ERROR))
+        self._stop()
 
     def _lost(self) -> None:
         """The client is gone: nothing can be written any more."""
@@ -258,6 +273,7 @@ class Connection:
         alive = len(self.streams)
         if alive >= self.limits.max_concurrent_streams or alive + self._unwinding >= self._most_transactions:
             self._refuse(number)
+            self._nursery.start_soon(self._record, number, Rejected("one stream too many", fields, cause="too_many_streams"))
             return
         try:
             head = read_request(fields, ended=ended)

@@ -56,6 +56,7 @@ class FieldDecoder(Decoder):
     """Keeps the fields that it decoded; who asked, which is h2, gets a head that there is nothing to say about."""
 
     def __init__(self, max_header_list_size: int) -> None:
+        self._most = max_header_list_size
         super().__init__(max_header_list_size)
         self.header_table: _Table = _Table()
         self.fields: Fields = Fields(())
@@ -78,6 +79,15 @@ class FieldDecoder(Decoder):
                 self._kept_bytes += size
                 self._kept[data] = self.fields
         return _STAND_IN
+
+    @property
+    def max_header_list_size(self) -> int:
+        """What ends the connection. What was announced is less: a head between the two is answered with 431."""
+        return self._most
+
+    @max_header_list_size.setter
+    def max_header_list_size(self, value: int) -> None:
+        """h2 sets what was announced."""
 
     @property
     def header_table_size(self) -> int:

@@ -1,8 +1,13 @@
-"""Counting what a client does against its limits (`Http2Limits`)."""
+"""Counting what clients do against their limits (`Http2Limits`): one connection by itself, an address, and all connections together."""
 
 from __future__ import annotations
 
-from trio_tsconnect.engine import RateLimit
+from collections import OrderedDict
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from trio_tsconnect import Proxy
+from trio_tsconnect.engine import Http2Limits, RateLimit
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 
 
@@ -25,3 +30,65 @@ class Meter:
             self._since = now
             if self._tokens < 0:
                 raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {self._what}", "enhance_your_calm")
+
+
+class Shared:
+    """What the connections of a proxy have in common: the resets of each client address, and the bytes that all of them hold."""
+
+    def __init__(self, limits: Http2Limits) -> None:
+        self._resets = limits.resets_by_address
+        self._cap = limits.max_buffered_by_all
+        self._addresses: OrderedDict[str, Meter] = OrderedDict()
+        self._blocked: set[Blocked] = set()
+        self.held = 0
+        """Bytes of request bodies that came for streams which have not passed them on."""
+
+    def count_reset(self, address: str, now: float) -> None:
+        """One more reset by this client address; `ConnectionFault` when it is one too many, over however many connections."""
+        meter = self._addresses.get(address)
+        if meter is None:
+            meter = self._addresses[address] = Meter(self._resets, "reset streams of one address", now)
+            if len(self._addresses) > _MOST_ADDRESSES:
+                self._addresses.popitem(last=False)
+        else:
+            self._addresses.move_to_end(address)
+        meter.count(now)
+
+    def has_room(self, window: Blocked) -> bool:
+        """True if a window may be opened; one that may not is opened when there is room again."""
+        if self.held <= self._cap:
+            return True
+        self._blocked.add(window)
+        return False
+
+    def changed(self, held: int) -> None:
+        """So many bytes more are held, or fewer."""
+        self.held += held
+        if held < 0 and self._blocked and self.held <= self._cap:
+            blocked, self._blocked = self._blocked, set()
+            for window in blocked:
+                window.open()
+
+    def forget(self, window: Blocked) -> None:
+        """A connection has ended."""
+        self._blocked.discard(window)
+
+
+class Blocked(Protocol):
+    """A window that waits for room."""
+
+    def open(self) -> None:
+        """There may be room."""
+        ...
+
+
+_MOST_ADDRESSES = 10_000
+_shared: WeakKeyDictionary[Proxy, Shared] = WeakKeyDictionary()
+
+
+def shared_by(proxy: Proxy) -> Shared:
+    """What the connections of this proxy share. The limits are those of its configuration, whatever a single connection was given."""
+    shared = _shared.get(proxy)
+    if shared is None:
+        shared = _shared[proxy] = Shared(proxy.config.http2)
+    return shared

@@ -101,12 +101,12 @@ class Machine:
         self.h2.forget_closed_streams()
         return self.receive(settings_frame(last))
 
-    def begin(self, limits: Http2Limits) -> None:
+    def begin(self, limits: Http2Limits, max_head: int) -> None:
         """Send our SETTINGS. They are in force for the client once it has acknowledged them, and until then here as well."""
         announced = {
             _CODES.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
             _CODES.INITIAL_WINDOW_SIZE: 128 << limits.buffer_index,
-            _CODES.MAX_HEADER_LIST_SIZE: limits.max_header_list,
+            _CODES.MAX_HEADER_LIST_SIZE: min(limits.max_header_list, max_head),  # what the engine takes, of which nobody knows in HTTP/2
             _CODES.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441 §3
             NO_RFC7540_PRIORITIES: 1,
         }

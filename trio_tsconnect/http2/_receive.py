@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 _SMALL = 64
 _AT_ONCE = 64
-"""Frames that are acted on in one step of the loop: of small ones a single read has thousands, and others are to have their turn."""
+"""Work that is done in one turn of the loop, in units of a small frame: of those a single read has thousands, and others are to have their turn."""
+_OF_A_HEAD = 4
+"""Units of a head beside its frame: it may start a task."""
+_FIELDS_A_UNIT = 32
+"""Fields that cost as much as a small frame: by HPACK a byte may stand for one."""
 
 
 class Receiver:
@@ -50,6 +54,7 @@ class Receiver:
         self._limits = limits
         self._frames = f.FrameReader()
         self._pending: Iterator[f.Frame] = iter(())
+        self._left = _AT_ONCE
         self._block: list[bytes] = []
         self._block_stream = 0
         self._block_flags = 0
@@ -94,7 +99,7 @@ class Receiver:
     def go_on(self, now: float) -> bool:
         """Act on more of it; whether there still is more."""
         self.now = now
-        left = _AT_ONCE
+        self._left = _AT_ONCE
         for kind, flags, stream, frame in self._pending:
             if not self.greeted:
                 if kind != f.SETTINGS or flags & f.ACK:
@@ -108,8 +113,8 @@ class Receiver:
                 self._oddities.count(now)  # RFC 9113 §5.5: unknown types are ignored
             else:
                 handler(flags, stream, frame)
-            left -= 1
-            if not left:
+            self._left -= 1
+            if self._left <= 0:
                 return True
         return False
 
@@ -136,6 +141,7 @@ class Receiver:
     def count_reset(self) -> None:
         """One more stream was reset for the client's doing."""
         self._resets.count(self.now)
+        self._connection.shared.count_reset(self._connection.client.host, self.now)
 
     def count_refusal(self) -> None:
         """One more stream was refused: the client may not have heard of the limit yet."""
@@ -245,6 +251,7 @@ class Receiver:
                 return
             self._remember(number, ours=False)  # one RST_STREAM is enough
         events = self._machine.receive(frames)
+        self._left -= _OF_A_HEAD + len(self._machine.fields) // _FIELDS_A_UNIT
         # A head that is in order makes h2 say nothing. The writer is not to be woken for it: it would be awake before the responses are there.
         said = not events
         for event in events:

@@ -383,6 +383,12 @@ class Stream:
             raise BrokenOff("whoever switched protocols has not read our key")
         if not switched and not (self.head.method == b"CONNECT" and head.status < 300):
             self.head.tunnel = False
+            if head.status < 300 and self.head.method != b"CONNECT":
+                # RFC 8441 §5: to the client any 2xx opens the tunnel, and it is opened by a switch and nothing else.
+                self._put_head([(b":status", b"502"), (b"content-length", b"0")], last=True)
+                self.pipe.abort("broken_off")
+                await self._linger()
+                return
             await self._relay_final(exchange, head)
             await self.pipe.send_eof()
             await self._linger()

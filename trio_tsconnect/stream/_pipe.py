@@ -70,6 +70,7 @@ class Pipe:
 
     __slots__ = (
         "_abort_reason",
+        "_broken_off",
         "_eof",
         "_held",
         "_notify",
@@ -108,6 +109,7 @@ class Pipe:
         self._writer_closed = False  # the writer's end is closed for local use
         self._reader_closed = False
         self._abort_reason: str | None = None
+        self._broken_off: str | None = None  # the writer's half ended in the middle of something
         self._notify: Callable[[], object] | None = None
 
     # ---------------------------------------------------------------------------------------------------------- the writer's end
@@ -248,6 +250,18 @@ class Pipe:
         self._send.close()
         self._tell_reader()
 
+    def break_off(self, reason: str) -> None:
+        """End this half as what is not whole: the reader drains what was written, then fails."""
+        if not self._eof:
+            self._broken_off = reason
+            self.close_write()
+
+    def _end(self) -> bytes:
+        """The end of input, for the reader that has drained all there was."""
+        if self._broken_off is not None:
+            raise trio.BrokenResourceError(f"the connection was broken off: {self._broken_off}")
+        return b""
+
     def close_writer(self) -> None:
         """The writing end is closed: end this half, and fail a local writer that is blocked here."""
         self.close_write()
@@ -273,7 +287,7 @@ class Pipe:
                 try:
                     item = self._receive.receive_nowait()
                 except trio.EndOfChannel:
-                    item = b""
+                    item = self._end()
                 else:
                     self._taken()
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -287,7 +301,7 @@ class Pipe:
         try:
             item = await self._receive.receive()
         except trio.EndOfChannel:
-            item = b""
+            item = b"" if self._reader_closed or self._abort_reason is not None else self._end()
         else:
             self._queued -= 1
             if self._held and self._ripe and not self._queued:
@@ -311,7 +325,7 @@ class Pipe:
             item = self._receive.receive_nowait()
             self._taken()
         elif self._eof:
-            return b""
+            return self._end()
         else:
             raise trio.WouldBlock
         return self._take(item, max_bytes)
@@ -384,7 +398,7 @@ class Pipe:
         self._unread = 0
 
     def statistics(self) -> PipeStatistics:
-        ended = self._abort_reason or ("reader closed" if self._reader_closed else "eof" if self._eof else None)
+        ended = self._abort_reason or ("reader closed" if self._reader_closed else (self._broken_off or "eof") if self._eof else None)
         return PipeStatistics(
             window=self.window,
             unread=self._unread,

@@ -65,11 +65,12 @@ def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None
 
 @public("trio_tsconnect.stream")
 def reset(stream: trio.abc.Stream, reason: str) -> None:
-    """See to it that closing this stream by force is no orderly end to the peer: it is reset, and bytes on their way may be lost."""
+    """See to it that closing this stream by force is no orderly end to the peer: a socket is reset, and loses bytes on their way;
+    what is unread of a virtual connection is still the peer's, which fails after it."""
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if isinstance(stream, VirtualConnection):
-        stream.abort(reason)
+        stream.break_off(reason)
     elif (sock := getattr(stream, "socket", None)) is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -157,6 +157,14 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         self._in.close_reader()
         self._leave(reason)
 
+    def break_off(self, reason: str = "broken off") -> None:
+        """Close both ends in the middle of something: the peer reads what was written before, then fails as after an abort.
+
+        For a writer that has failed, and whose bytes so far are good. Synchronous; idempotent.
+        """
+        self._out.break_off(reason)
+        self.close(reason)
+
     def _leave(self, reason: str) -> None:
         """Tell the peer, once, and let go of it: two that hold each other are garbage that has to be searched for."""
         if (peer := self._peer) is not None:
