@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_tsconnect import HttpConfig, Plugin, ProxyConfig, Transaction, open_proxy, open_virtual_connection_pair
 from trio_tsconnect.http2 import Http2Limits, RateLimit, serve_auto
 from trio_tsconnect.http2._errors import ConnectionFault
+from trio_tsconnect.http2._frontend import Connection
 from trio_tsconnect.http2._limits import Meter, Shared
 
 from . import _raw as raw
@@ -449,31 +450,39 @@ def many_streams(client: RawClient) -> bytes:
     return b"".join(client.head(stream, GET) for stream in range(1, 200, 2))
 
 
-@pytest.mark.parametrize(("flood", "most"), [(many_fields, 4), (many_streams, 26)])
+class Steps(trio.abc.Instrument):
+    """How many streams were opened in each task step."""
+
+    def __init__(self) -> None:
+        self.counts = [0]
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.counts.append(0)
+
+    def count(self) -> None:
+        self.counts[-1] += 1
+
+
+@pytest.mark.parametrize(("flood", "most"), [(many_fields, 2), (many_streams, 13)])
 async def test_turn_is_bounded_by_the_work_that_is_done_in_it(
-    flood: Callable[[RawClient], bytes], most: int, autojump_clock: MockClock
+    flood: Callable[[RawClient], bytes], most: int, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many heads come at once, others have their turn after each few of them. (Between two looks there may be two turns, and a session is counted beside its record.)"""
-    seen: list[int] = []
+    """However many heads come at once, others have their turn after each few of them."""
+    steps = Steps()
+    open_stream = Connection.open_stream
+
+    def counting(self: Connection, *args: Any, **more: Any) -> None:
+        steps.count()
+        open_stream(self, *args, **more)
+
+    monkeypatch.setattr(Connection, "open_stream", counting)
     async with open_world(silence) as world:
-        client = world.client
-        data = flood(client)
-        done = False
-
-        async def watch() -> None:
-            while not done:
-                seen.append(world.proxy.statistics().sessions + len(world.log.records))
-                await trio.lowlevel.checkpoint()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            await client.send(data)
-            for _ in range(200):
-                await trio.lowlevel.checkpoint()
-            done = True
-    grown = [after - before for before, after in itertools.pairwise(seen)]
-    assert sum(each for each in grown if each > 0) > 40
-    assert max(grown) <= most
+        trio.lowlevel.add_instrument(steps)
+        await world.client.send(flood(world.client))
+        await world.client.settle()
+        trio.lowlevel.remove_instrument(steps)
+    assert sum(steps.counts) >= 50
+    assert max(steps.counts) <= most
 
 
 async def test_resets_of_one_address_are_counted_over_all_its_connections(autojump_clock: MockClock) -> None:
