@@ -463,7 +463,7 @@ class Steps(trio.abc.Instrument):
         self.counts[-1] += 1
 
 
-@pytest.mark.parametrize(("flood", "most"), [(many_fields, 2), (many_streams, 13)])
+@pytest.mark.parametrize(("flood", "most"), [(many_fields, 3), (many_streams, 13)])
 async def test_turn_is_bounded_by_the_work_that_is_done_in_it(
     flood: Callable[[RawClient], bytes], most: int, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
