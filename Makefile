@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 TYPED := trio_tsconnect benchmarks conftest.py tests/conftest.py tests/test_house.py $(wildcard examples docs/*.py)
 
-.PHONY: demo test check bench docs fuzz clean programs
+.PHONY: demo test check bench docs fuzz soak clean programs
 
 demo: $(VENV)/.test
 	$(BIN)/python -m trio_tsconnect demo $(ARGS)
@@ -37,6 +37,10 @@ docs: $(VENV)/.test
 # The property tests again: ten thousand examples each, other ones every time.
 fuzz: $(VENV)/.test
 	HYPOTHESIS_PROFILE=long $(PYTEST) -n auto -o faulthandler_timeout=0 -m 'hypothesis or long' $(ARGS)
+
+# Ten minutes of mixed load: memory, tasks and descriptors must not grow. Shorter: make soak ARGS='--seconds 60'.
+soak: $(VENV)/.test
+	$(BIN)/python -m benchmarks._soak $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

@@ -54,3 +54,10 @@ def test_command_prints_one_json_object() -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "engine"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     assert json.loads(done.stdout)["figures"][0]["name"].startswith("engine in memory")
+
+
+def test_a_short_soak_leaves_nothing_over() -> None:
+    command = [sys.executable, "-m", "benchmarks._soak", "--seconds", "2", "--clients", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "descriptors" in done.stdout
