@@ -11,6 +11,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+def lacks(extra: str, what: str, missing: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The error for a part of the package whose extra is not installed, in place of the one that names a module nobody asked for."""
+    return ModuleNotFoundError(f"{what} needs the extra {extra}: pip install 'trio-tsconnect[{extra}]'", name=missing.name)
+
+
 def public(module: str) -> Callable[[T], T]:
     """Show a class or function under the package that re-exports it, in tracebacks, reprs and the documentation.
 

@@ -89,3 +89,24 @@ def test_logtree_shows_causes_and_lets_no_stranger_steer_the_terminal(tmp_path: 
         "#2 GET http://a.example/2 200 [h2 7]",
         "#4 - /\\x1b[2J 400 (client: bad in read)",
     ]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"transaction":[]',
+        '"transaction":"1"',
+        '"transaction":1,"parent":[1]',
+        '"transaction":1,"milestones":{"a":"b"}',
+        '"transaction":1,"time":[]',
+    ],
+)
+@pytest.mark.parametrize("command", ["logtree", "logstats"])
+def test_record_whose_fields_are_of_no_kind_that_a_log_has_is_none(
+    field: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_text("{" + field + "}\n")
+    assert main([command, str(tmp_path / "log")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not one of 1 lines is a record" in said

@@ -159,8 +159,8 @@ EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
             'plugin[0].use: there is no module "ts_beside.sub", expected one that is installed, or beside this file'
         ),
         '[[plugin]]\nuse = "ts_needy:C"': 'plugin[0].use: ts_needy cannot be imported: it needs the module "ts_not_there"',
-        '[[plugin]]\nuse = "ts_broken:C"': "plugin[0].use: ts_broken cannot be imported (ZeroDivisionError: division by zero)",
-        '[[plugin]]\nuse = "ts_beside:Plane"': 'plugin[0].use: there is no "Plane" in ts_beside; did you mean "Plain"?',
+        '[[plugin]]\nuse = "ts_broken:C"': "plugin[0].use: ts_broken cannot be imported (ZeroDivisionError: division by zero in FOLDER/ts_broken.py, line 1)",
+        '[[plugin]]\nuse = "ts_beside:Plane"': 'plugin[0].use: there is no "Plane" in ts_beside (FOLDER/ts_beside.py); did you mean "Plain"?',
         '[[plugin]]\nuse = "ts_beside:NotOne"': 'plugin[0].use: "ts_beside:NotOne" is no plugin, expected a subclass of trio_tsconnect.Plugin',
         '[[plugin]]\nuse = "ts_beside:Part"': 'plugin[0].use: "ts_beside:Part" is no plugin, expected a subclass of trio_tsconnect.Plugin',
         '[[plugin]]\nuse = "ts_beside:Unfit"': (
@@ -173,7 +173,23 @@ EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
     }.items(),
 )
 def test_a_plugin_that_cannot_be_had_is_told_in_a_line(folder: Path, text: str, line: str) -> None:
-    assert fault(folder, text) == line
+    assert fault(folder, text).replace(str(folder), "FOLDER") == line
+
+
+def test_module_that_the_standard_library_hides_is_told_with_its_file(folder: Path) -> None:
+    (folder / "code.py").write_text(MODULE)
+    said = fault(folder, '[[plugin]]\nuse = "code:Plain"')
+    assert said.startswith('plugin[0].use: there is no "Plain" in code (')
+    assert "which hides code.py beside this file: give that another name" in said
+
+
+@pytest.mark.parametrize(("text", "line"), [("def f(:", 1), ("x = 1\nimport sys\nsys.exit('no')", 3), ("x = 1\n\nraise ValueError(x)", 3)])
+def test_module_that_fails_is_told_with_file_and_line(folder: Path, text: str, line: int) -> None:
+    name = f"ts_fails_{line}_{len(text)}"
+    (folder / f"{name}.py").write_text(text)
+    said = fault(folder, f'[[plugin]]\nuse = "{name}:C"')
+    assert f"in {folder / name}.py, line {line}" in said
+    assert "\n" not in said
 
 
 # --- its options ------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_tsconnect.log import LogRecord, combined
+from trio_tsconnect.logstats import read_records
 
 PARSER = LogParser(COMBINED)
 SOUND = LogRecord(time=784111777.5, client_address="2001:db8::1", method="GET", url="http://site.test/a?b", status=200, response_bytes=5)
@@ -62,3 +63,22 @@ def _far_from_now(time: float) -> bool:
 def test_the_request_line_is_read_back_as_it_was(url: str) -> None:
     entry = PARSER.parse(combined(LogRecord(method="GET", url=url)))
     assert entry.request_line.encode("latin-1").decode() == f"GET {url} HTTP/1.1"
+
+
+def test_a_record_that_was_read_from_a_log_makes_the_same_line(tmp_path):
+    record = LogRecord(
+        transaction=1,
+        time=784111777.25,
+        client_address="192.0.2.1",
+        method="GET",
+        url="http://a/\x7f",
+        status=200,
+        response_bytes=5,
+        client_protocol="h2",
+    )
+    log = tmp_path / "log"
+    log.write_text(record.to_json() + "\n" + LogRecord(transaction=2, time=784111777.0).to_json() + "\n")
+    first, second = read_records(log)
+    assert combined(first) == combined(record)
+    assert combined(second) == combined(LogRecord(time=784111777.0))
+    assert combined({"time": "never"}).startswith("- - - [01/Jan/1970:00:00:00 +0000]")

@@ -78,3 +78,13 @@ def test_lines_about_dropped_records_are_no_part_of_a_tree_or_a_join():
     gap = {"dropped": 1, "time": None}
     assert tree([gap]) == []
     assert list(join([gap], [{"tag": "a", "id": 1}])) == []
+
+
+def test_join_that_meets_few_rows_says_how_many_and_why():
+    records = [LogRecord(transaction=1, tag="h2", id=1), LogRecord(transaction=2, tag="h2", id=2), LogRecord(transaction=3)]
+    rows = [{"tag": "h2", "id": "1"}, {"tag": "h2", "id": "9"}, {"tag": "h2", "id": "0"}, {"id": 5}]
+    joined = join(records, rows)
+    assert [row["id"] for _, row in joined] == ["1"]
+    assert (joined.records, joined.matched, joined.records_without_key) == (3, 1, 1)
+    assert (joined.rows, joined.rows_unmatched, joined.rows_without_key) == (4, 1, 2)
+    assert joined.to_text() == ("1 of 3 records met a row by tag, id (1 have no such key); 3 of 4 rows met no record (2 have no such key)")

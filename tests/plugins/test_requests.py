@@ -159,6 +159,39 @@ async def test_a_client_that_leaves_takes_the_question_with_it(autojump_clock: C
         assert kit.proxy.statistics().sessions == 0
 
 
+async def test_question_is_not_about_the_clients_copy_of_the_resource() -> None:
+    fields = 'If-None-Match: "x"\nIf-Modified-Since: Fri, 27 Nov 2026 00:00:00 GMT\nRange: bytes=0-5\nIf-Range: "x"\nIf-Match: *\nX-Kept: 1'
+    async with open_kit(auth(), origins=BOTH) as kit:
+        kit.origins["auth.test"].answer("/check", 204)
+        kit.origins["site.test"].answer("/", body="hi")
+        await kit.ask("GET /\n" + fields)
+        (asked,), (seen,) = kit.origins["auth.test"].requests, kit.origins["site.test"].requests
+    assert not {"if-none-match", "if-modified-since", "range", "if-range", "if-match"} & {name.lower() for name in asked.headers}
+    assert (asked.headers["x-kept"], seen.headers["range"]) == ("1", "bytes=0-5")
+
+
+@pytest.mark.parametrize(("status", "name", "value"), [(302, "Location", "https://login.test/"), (429, "Retry-After", "7")])
+@pytest.mark.parametrize("configured", [True, False])
+async def test_refusals_that_are_configured_are_passed_on(status: int, name: str, value: str, configured: bool) -> None:
+    options = {"refusals": (401, 403, status)} if configured else {}
+    async with open_kit(auth(**options), origins=BOTH) as kit:
+        kit.origins["auth.test"].answer("/check", status, headers={name: value})
+        answer = await kit.ask("GET /")
+    assert (answer.status, answer.headers.get(name)) == ((status, value) if configured else (500, None))
+
+
+async def test_service_that_takes_too_long_is_logged_with_its_deadline(autojump_clock: Clock) -> None:
+    async def slow(_request: OriginRequest) -> Answer:
+        await trio.sleep(60)
+        return Answer(204)
+
+    async with open_kit(auth(timeout=3), origins=BOTH) as kit:
+        kit.origins["auth.test"].reply("/check", slow)
+        answer = await kit.ask("GET /")
+    assert answer.status == 500
+    assert (kit.record("auth_request").ended.by, kit.record("auth_request").ended.why) == ("proxy", "deadline")
+
+
 # --- aggregate --------------------------------------------------------------------------------------------------------------------
 
 

@@ -6,12 +6,13 @@ import doctest
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect import Response, VirtualConnection, open_virtual_connection_pair, testing
+from trio_tsconnect import Request, Response, VirtualConnection, open_virtual_connection_pair, testing
 from trio_tsconnect.testing import Answer, ExchangeFailed, OriginRequest, ScriptedOrigin, exchange
 
 GET = "GET {} HTTP/1.1\r\nHost: origin.test\r\n\r\n"
@@ -298,3 +299,18 @@ async def test_origin_that_gives_no_response_is_a_502_in_client_and_log(
 
 def test_examples_in_docstrings_run() -> None:
     assert doctest.testmod(testing, optionflags=doctest.ELLIPSIS) == (0, 3)
+
+
+async def test_answers_are_found_by_path_and_query(ts_proxy: Any, ts_origin: Any, ts_client: Any) -> None:
+    ts_origin.answer("/p", body="any")
+    ts_origin.answer("/p?x=1", body="one")
+    ts_origin.answer("http://origin.test/q?y=2", body="two")
+    for target, body in (("/p?x=1", b"one"), ("/p?x=2", b"any"), ("/p", b"any"), ("/q?y=2", b"two")):
+        async with ts_proxy.fetch(Request("GET", target, {"Host": "origin.test"})) as answer:
+            assert await answer.body.read() == body
+
+
+@pytest.mark.parametrize("path", ["p", "", "other.test/p", "http://other.test/p", "http://", "*"])
+def test_answer_for_what_is_never_asked_is_refused_at_once(path: str) -> None:
+    with pytest.raises(ValueError, match="origin"):
+        ScriptedOrigin("origin.test").answer(path)

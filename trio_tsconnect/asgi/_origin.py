@@ -171,5 +171,7 @@ class AsgiPlugin(Plugin):
 
     async def post_remap(self, txn: Transaction) -> None:
         """Be the origin."""
+        if txn.request.method == "CONNECT":  # a tunnel to somewhere else
+            return
         if self._host is None or TargetURI.parse(txn.request.target).host == self._host:
             txn.intercept(self._origin.serve)

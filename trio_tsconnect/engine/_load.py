@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping, MutableSequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -51,7 +52,7 @@ def _import(use: str, folder: Path) -> object:
                 name, [n for n, v in vars(found).items() if isinstance(v, type) and issubclass(v, Plugin) and v is not Plugin]
             )
             hint = near if near.startswith(";") else f", {_EXPECTED}"
-            raise ConfigError(f"there is no {shown(name)} in {path['module']}{hint}") from None
+            raise ConfigError(f"there is no {shown(name)} in {path['module']}{_which_file(path['module'], folder)}{hint}") from None
     return found
 
 
@@ -68,8 +69,24 @@ def import_module(name: str, folder: Path) -> object:
         if exc.name and (exc.name == name or name.startswith(f"{exc.name}.")):
             raise ConfigError(f"there is no module {shown(exc.name)}, expected one that is installed, or beside this file") from exc
         raise ConfigError(f"{name} cannot be imported: it needs the module {shown(exc.name)}") from exc
-    except Exception as exc:
-        raise ConfigError(f"{name} cannot be imported ({type(exc).__name__}: {exc})") from exc
+    except (Exception, SystemExit) as exc:
+        raise ConfigError(f"{name} cannot be imported ({type(exc).__name__}: {exc}{_where(exc)})") from exc
+
+
+def _which_file(module: str, folder: Path) -> str:
+    """Which file was found, for whoever has meant another one of that name."""
+    found = getattr(sys.modules.get(module), "__file__", None) or "which is built in"
+    beside = folder / f"{module.partition('.')[0]}.py"
+    hidden = beside.is_file() and not (found and Path(found).resolve().is_relative_to(folder.resolve()))
+    return f" ({found}{f', which hides {beside.name} beside this file: give that another name' if hidden else ''})"
+
+
+def _where(exc: BaseException) -> str:
+    """File and line of what failed, outside of the import system."""
+    if isinstance(exc, SyntaxError) and exc.filename:
+        return f" in {exc.filename}, line {exc.lineno}"
+    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename]
+    return f" in {frames[-1].filename}, line {frames[-1].lineno}" if len(frames) > 1 else ""
 
 
 def _installed(name: str) -> object:
@@ -81,8 +98,8 @@ def _installed(name: str) -> object:
         raise ConfigError(f"no plugin {shown(name)} is installed{hint}")
     try:
         return point.load()
-    except Exception as exc:
-        raise ConfigError(f"the plugin {shown(name)} cannot be imported ({type(exc).__name__}: {exc})") from exc
+    except (Exception, SystemExit) as exc:
+        raise ConfigError(f"the plugin {shown(name)} cannot be imported ({type(exc).__name__}: {exc}{_where(exc)})") from exc
 
 
 def options_class(plugin: type[Plugin]) -> type | None:

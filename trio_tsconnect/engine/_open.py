@@ -13,12 +13,11 @@ import trio
 
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._config import ConfigError, ProxyConfig
+from trio_tsconnect.engine._config import ProxyConfig
 from trio_tsconnect.engine._played import load_origin
 from trio_tsconnect.engine._plugin import Hooks, Plugin, name_plugins
 from trio_tsconnect.engine._proxy import Nowhere, Proxy
 from trio_tsconnect.log import JsonLinesLog, Log, StderrLog
-from trio_tsconnect.stream import load_parser
 
 logger = logging.getLogger("trio_tsconnect")
 
@@ -31,13 +30,6 @@ def _rule_hooks(config: ProxyConfig, hooks: Hooks) -> dict[int, Hooks]:
         for rule in config.remap
         if rule.plugins or rule.played
     }
-
-
-def _check_parser(config: ProxyConfig) -> None:
-    try:
-        load_parser(config.http.parser)
-    except ModuleNotFoundError:
-        raise ConfigError('"fast" needs the extra of that name: pip install "trio-tsconnect[fast]"', key="http.parser") from None
 
 
 def _open_log(config: ProxyConfig) -> Log:
@@ -60,7 +52,6 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
     config = config or ProxyConfig()
     hooks = Hooks((*config.plugins, *plugins))
     of_rules = _rule_hooks(config, hooks)
-    _check_parser(config)
     records = log or _open_log(config)
     error: BaseException | None = None
     try:

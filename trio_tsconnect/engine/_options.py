@@ -27,7 +27,7 @@ from trio_tsconnect.engine._checks import (
     size,
 )
 from trio_tsconnect.message import is_token, parse_authority
-from trio_tsconnect.stream import LENIENCES
+from trio_tsconnect.stream import LENIENCES, load_parser
 
 
 def _none_if_empty(name: str | None) -> str | None:
@@ -37,6 +37,14 @@ def _none_if_empty(name: str | None) -> str | None:
 def _check_via(_instance: Any, attribute: Any, value: Any) -> None:
     if value is not None and not (isinstance(value, str) and value.isascii() and is_token(value.encode())):
         raise refuse(attribute, 'a token (letters, digits, "-", "_", "."), or empty for no Via', value)
+
+
+def _check_parser(_instance: Any, attribute: Any, value: Any) -> None:
+    try:
+        load_parser(value)
+    except ModuleNotFoundError:
+        problem = f'"{value}" needs the extra of that name: pip install "trio-tsconnect[{value}]"'
+        raise ConfigError(problem, key=attribute.name) from None
 
 
 def split_connect_pattern(pattern: object) -> tuple[str, int | None] | None:
@@ -131,7 +139,7 @@ class HttpConfig:
     """The field that tells an origin how many milliseconds are left until the transaction's deadline; empty or None sends none."""
     connect: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_connect)
     """Where CONNECT may go, as `host:port` with `*`, `*.domain` and port `*` as wildcards; anything else gets 403, and by default all does."""
-    parser: Literal["h11", "fast"] = field(default="h11", validator=one_of("h11", "fast"))
+    parser: Literal["h11", "fast"] = field(default="h11", validator=[one_of("h11", "fast"), _check_parser])
     """Who parses HTTP/1.1: `h11`, or `fast`, its compiled form from the extra of that name."""
     max_depth: int = field(default=8, validator=count(least=1, most=64))
     """Levels of internal requests below a root transaction, at most 64; a deeper `connect` is refused with reason `depth`."""
@@ -235,6 +243,9 @@ class TlsFiles:
     """PEM file of the authorities by which clients' certificates are verified; clients are asked for one, and access rules say who needs it."""
 
 
+_NO_HOSTS = frozenset({"fd", "unix"})  # "fd:3" is meant for a descriptor, and not for a host of that name
+
+
 def split_address(address: object) -> tuple[str, int] | None:
     """`host:port` or `[v6]:port` as (host without brackets, port); None when it is neither."""
     if not isinstance(address, str):
@@ -244,7 +255,7 @@ def split_address(address: object) -> tuple[str, int] | None:
     except ValueError:
         return None
     # "*" may be part of a name by the grammar of URIs, and is no address by anybody's.
-    return None if port is None or "*" in host else (host, port)
+    return None if port is None or "*" in host or host in _NO_HOSTS else (host, port)
 
 
 def _check_address(_instance: Any, attribute: Any, value: Any) -> None:

@@ -8,11 +8,16 @@ So the decoder that h2 is given keeps what it decoded for `_fields`, and hands h
 
 from __future__ import annotations
 
-import h2.config
-import h2.connection
-import h2.events
-import h2.exceptions
-import h2.settings
+from trio_tsconnect._util import lacks
+
+try:
+    import h2.config
+    import h2.connection
+    import h2.events
+    import h2.exceptions
+    import h2.settings
+except ModuleNotFoundError as missing:
+    raise lacks("h2", "trio_tsconnect.http2", missing) from None
 
 from trio_tsconnect.engine import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from trio_tsconnect._util import public
 from trio_tsconnect.log._record import LogRecord
@@ -20,17 +23,31 @@ _NOT_IN_HOST = re.compile(r"[^0-9A-Za-z.:_\-]")
 
 
 @public("trio_tsconnect.log")
-def combined(record: LogRecord) -> str:
+def combined(record: LogRecord | Mapping[str, Any]) -> str:
     r"""The record as one line of ASCII in the Combined Log Format, without the line end; it never raises.
+
+    A record that was read from a log (`logstats.read_records`) will do as well.
 
     The time is UTC, a status that was never sent and a body of no bytes are "-", and a request that could not be read is "-" as well.
 
     >>> combined(LogRecord(time=784111777.0, client_address="192.0.2.1", method="GET", url="http://site.example/", status=200, response_bytes=5))
     '192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET http://site.example/ HTTP/1.1" 200 5 "-" "-"'
     """
+    if not isinstance(record, LogRecord):
+        record = _from_log(record)
     host = _NOT_IN_HOST.sub("_", record.client_address or "") or "-"
     status = "-" if record.status is None else record.status
     return f'{host} - - [{_time(record.time)}] "{_request(record)}" {status} {record.response_bytes or "-"} "-" "-"'
+
+
+def _from_log(fields: Mapping[str, Any]) -> LogRecord:
+    names = ("client_address", "method", "url", "client_protocol", "status", "response_bytes")
+    known = {name: fields[name] for name in names if fields.get(name) is not None}
+    try:
+        seconds = datetime.fromisoformat(str(fields.get("time"))).timestamp()
+    except (ValueError, OverflowError):
+        seconds = 0.0
+    return LogRecord(time=seconds, **known)
 
 
 def _request(record: LogRecord) -> str:

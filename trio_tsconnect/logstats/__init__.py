@@ -1,5 +1,6 @@
 """Post-processing: what a log says, counted, related and joined with other logs."""
 
+from trio_tsconnect.logstats._join import Joined as Joined
 from trio_tsconnect.logstats._join import join as join
 from trio_tsconnect.logstats._read import Records as Records
 from trio_tsconnect.logstats._read import read_records as read_records

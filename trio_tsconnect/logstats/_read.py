@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import NoneType
 from typing import Any, Literal
 
 from trio_tsconnect._util import public
@@ -58,6 +59,8 @@ class Records(Iterator[dict[str, Any]]):
             self.dropped += int(fields["dropped"])
         elif "transaction" not in fields:
             self._complain(name, number, "not a log record: it has no field 'transaction'")
+        elif odd := _odd_field(fields):
+            self._complain(name, number, f"not a log record: its field {odd!r} is {type(fields[odd]).__name__}")
         else:
             yield fields
 
@@ -65,6 +68,24 @@ class Records(Iterator[dict[str, Any]]):
         if self._on_error == "raise":
             raise ValueError(f"{'standard input' if name == '-' else name}, line {number}: {what}")
         self.skipped += 1
+
+
+_NUMBERS = ("session", "client_connection", "transaction", "parent", "root", "depth", "id", "stream", "status")
+_TEXTS = ("time", "tag", "method", "url", "client_protocol")
+
+
+def _odd_field(fields: Mapping[str, Any]) -> str | None:
+    """The first field that is of no kind that a log has, of those that are counted, compared or followed."""
+    for name in _NUMBERS:
+        if type(fields.get(name)) not in (int, NoneType):
+            return name
+    for name in _TEXTS:
+        if type(fields.get(name)) not in (str, NoneType):
+            return name
+    milestones, ended = fields.get("milestones"), fields.get("ended")
+    if milestones is not None and not (isinstance(milestones, dict) and all(type(each) in (int, float) for each in milestones.values())):
+        return "milestones"
+    return None if ended is None or isinstance(ended, dict) else "ended"
 
 
 @public("trio_tsconnect.logstats")

@@ -108,9 +108,11 @@ def own_authority(stream: trio.abc.Stream) -> str | None:
             address = sock.getsockname()
         except OSError:
             return None
-    if not isinstance(address, tuple) or not address[1]:
+    if not isinstance(address, tuple):
         return None
     host, port = address[:2]
+    if not port:  # a virtual connection without a target: its name is all there is
+        return str(host)
     return f"[{host.partition('%')[0]}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -116,13 +116,25 @@ class ScriptedOrigin:
         after: int | None = None,
     ) -> None:
         """Answer requests for a path so; `reply` with an `Answer` says more. Called again it adds an answer: they are given in turn, the
-        last for ever. `method`: only requests with it; they are looked for first. The request's body is read before it is answered.
+        last for ever. `path`: as in the request; with a query it answers that query alone, without one any; a whole URL is one of this host.
+        `method`: only requests with it; they are looked for first. The request's body is read before it is answered.
         """
         self.reply(path, Answer(status, body, headers=headers, fault=fault, after=after), method=method)
 
     def reply(self, path: str, answer: Answer | Handler, *, method: str | None = None) -> None:
         """Answer requests for a path with an `Answer`, or with what `await handler(request)` returns; otherwise as `answer`."""
-        self._script.setdefault((method, path), deque()).append(answer)
+        self._script.setdefault((method, self._path_of(path)), deque()).append(answer)
+
+    def _path_of(self, path: str) -> str:
+        if path.startswith("/"):
+            return path
+        try:
+            uri = TargetURI.parse(path)
+        except ValueError:
+            raise ValueError(f'an answer is for a path that begins with "/", or for a URL of {self.host}, not for {path!r}') from None
+        if uri.host != self.host:
+            raise ValueError(f"this origin is {self.host}, and is never asked for {path!r}")
+        return uri.path
 
     def plugin(self) -> Plugin:
         """A plugin that makes this the origin of every transaction whose target, once remapped, is on this host, whatever its port."""
@@ -166,9 +178,9 @@ class ScriptedOrigin:
 
     def _next_reply(self, request: OriginRequest) -> Answer | Handler:
         for method in (request.method, None):
-            replies = self._script.get((method, request.path))
-            if replies:
-                return replies.popleft() if len(replies) > 1 else replies[0]
+            for path in (request.target, request.path):
+                if replies := self._script.get((method, path)):
+                    return replies.popleft() if len(replies) > 1 else replies[0]
         return Answer(404, f"nothing is scripted for {request.method} {request.path}\n", headers={"Content-Type": "text/plain"})
 
     def check(self) -> None:
@@ -195,5 +207,5 @@ class _Intercept(Plugin):
 
     async def post_remap(self, txn: Transaction) -> None:
         """Be the origin of what goes to its host."""
-        if TargetURI.parse(txn.request.target).host == self.origin.host:
+        if txn.request.method != "CONNECT" and TargetURI.parse(txn.request.target).host == self.origin.host:
             txn.intercept(self.origin.serve)
