@@ -308,3 +308,27 @@ async def test_client_waits_for_an_application_that_does_not_receive() -> None:
         go_on.set()
         assert (await client.event()).code == 1000
         assert sent == 100
+
+
+@pytest.mark.parametrize("loop", ["trio", "asyncio"])
+async def test_drain_of_the_proxy_closes_with_1001(loop: Any) -> None:
+    """RFC 6455 §7.4.1: the server goes away. The application learns that its client is gone, and ends in its own time."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await no_lifespan(scope)
+        await receive()
+        await send({"type": "websocket.accept"})
+        seen.append(await receive())
+
+    rule = RemapRule("/", "http://app.test/", plugins=(AsgiOrigin(app, loop=loop).plugin(),))
+    async with open_proxy(ProxyConfig(remap=(rule,))) as proxy, proxy.connect() as stream:
+        client = Client(stream)
+        await client.open()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(proxy.drain, 10)
+                closed = await client.event()
+                assert await client.event() is None
+        assert closed.code == 1001
+    assert seen == [{"type": "websocket.disconnect", "code": 1001, "reason": ""}]

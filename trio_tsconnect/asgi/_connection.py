@@ -43,6 +43,8 @@ class Service:
     """What it has put into the state of its lifespan."""
     root_path: str
     """The path that it is mounted at."""
+    websockets: set[WebSocketExchange]
+    """Those that are open."""
     grace: float
     """How long a call may go on without its client, in seconds."""
 
@@ -135,7 +137,11 @@ class Connection:
         async def call() -> bool:
             return await service.call(scope, exchange.receive, exchange.send, exchange.at_once, lambda: exchange.gone)
 
-        await exchange.run(call)
+        service.websockets.add(exchange)
+        try:
+            await exchange.run(call)
+        finally:
+            service.websockets.discard(exchange)
 
     def _tell(self, lost: Callable[[], None]) -> None:
         self._on_gone = lost

@@ -108,6 +108,7 @@ class AsgiOrigin:
                             calls=calls,
                             state=lifespan.state,
                             root_path=self._root_path,
+                            websockets=set(),
                             grace=self._grace,
                         )
                         opened.set()
@@ -128,6 +129,11 @@ class AsgiOrigin:
             closing.set()
             with trio.CancelScope(shield=True):
                 await ended.wait()
+
+    def go_away(self) -> None:
+        """Tell the clients of open WebSockets that the server goes away (close code 1001, RFC 6455 §7.4.1), and the application that they left."""
+        for exchange in list(self._service.websockets) if self._service is not None else ():
+            exchange.go_away()
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Answer the requests that come on a stream, one after another, and close it: a handler for `trio.serve_listeners`, and for `txn.intercept`.
@@ -166,8 +172,21 @@ class AsgiPlugin(Plugin):
         self._host = None if host is None else host.lower()
 
     async def run(self, proxy: Proxy) -> None:
-        """Run the application while the proxy is open."""
-        await self._origin.run()
+        """Run the application while the proxy is open; when it drains, its WebSockets are told."""
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._say_goodbye, proxy)
+            try:
+                await self._origin.run()
+            except Exception as exc:  # noqa: BLE001 - raised again, in no group
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _say_goodbye(self, proxy: Proxy) -> None:
+        await proxy.wait_until_draining()
+        self._origin.go_away()
 
     async def post_remap(self, txn: Transaction) -> None:
         """Be the origin."""

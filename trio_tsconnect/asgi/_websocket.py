@@ -103,6 +103,15 @@ class WebSocketExchange:
         self._ended.set()
         self._call_scope.deadline = min(self._call_scope.deadline, trio.current_time() + self._grace)
 
+    def go_away(self) -> None:
+        """The server goes away: say so to the client, and to the application that its client is gone. Synchronous."""
+        if self._phase is Phase.OPEN and self._nursery is not None and not self.gone:
+            self._nursery.start_soon(self._go_away, name="WebSocket goes away")
+
+    async def _go_away(self) -> None:
+        await self._write(CloseConnection(code=1001))
+        self._end(1001, "")
+
     # ------------------------------------------------------------------------------------------------------------------ receive
 
     async def receive(self) -> Message:

@@ -102,6 +102,7 @@ class Proxy:
         self._sweep = Sweep(self)
         self.timer: Timer = Timer()
         self._front_ends: set[FrontEnd] = set()
+        self._drains = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
 
@@ -264,7 +265,8 @@ class Proxy:
 
     def _busy(self) -> None:
         if self._idle.is_set():
-            self._idle = trio.Event()
+            self._drains = trio.Event()
+        self._idle = trio.Event()
 
     def _rest(self) -> None:
         if not self._sessions and not self._front_ends:
@@ -310,7 +312,7 @@ class Proxy:
         Sessions that are served go on to the end of their transaction, whose response says `Connection: close`.
         """
         self._check_run("drain()")
-        self.draining = True
+        self._begin_to_drain()
         for session in list(self._sessions):
             if session.requests or not session.awaited:
                 session.stop_idling()
@@ -320,9 +322,18 @@ class Proxy:
             await self._idle.wait()
         return self._idle.is_set()
 
+    def _begin_to_drain(self) -> None:
+        self.draining = True
+        self._drains.set()
+
+    async def wait_until_draining(self) -> None:
+        """Return when the proxy begins to drain: for a plugin that has something to say to clients which would stay for ever."""
+        await self._drains.wait()
+
     async def _end(self) -> None:
         """Cancel what is left, wherever its task lives, and wait until it has ended."""
-        self.draining = self.closed = True
+        self._begin_to_drain()
+        self.closed = True
         for session in list(self._sessions):
             session.cancel("proxy", "closed")
         for front_end in list(self._front_ends):
