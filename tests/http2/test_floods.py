@@ -549,3 +549,48 @@ async def test_via_names_the_version_that_was_received(autojump_clock: MockClock
     async with open_world(serve) as world:
         await world.client.get(1)
     assert heads[0].endswith(b"\r\nVia: 2.0 trio_tsconnect")
+
+
+async def test_pass_of_the_loop_is_bounded_over_all_connections(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten connections with a hundred requests each, one pass starts no more than of one; and all are served."""
+    passes = [0]
+
+    class Passes(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            passes.append(0)
+
+    open_stream = Connection.open_stream
+
+    def counting(self: Connection, *args: Any, **more: Any) -> None:
+        passes[-1] += 1
+        open_stream(self, *args, **more)
+
+    monkeypatch.setattr(Connection, "open_stream", counting)
+    async with open_world() as world:
+        clients = [world.client, *[world.open_client() for _ in range(9)]]
+        for client in clients[1:]:
+            await client.greet()
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(counter := Passes())
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(client.send, many_streams(client))
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(counter)
+        for client in clients:
+            assert (await client.answer(199)).status == "200"
+            await client.stream.aclose()
+    assert sum(passes) == 1000
+    assert max(passes) <= 20
+
+
+async def test_connection_that_waits_for_its_turn_may_be_cancelled(autojump_clock: MockClock) -> None:
+    shared = Shared(Http2Limits())
+    shared.used(1000)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await shared.wait_for_turn()
+    assert scope.cancelled_caught
+    with trio.fail_after(1):
+        await shared.wait_for_turn()
+    assert shared.take_turn() > 0

@@ -144,3 +144,23 @@ def test_whatever_comes_the_verdict_does_not_depend_on_how_it_comes(data: bytes,
 
     if data:
         assert verdict(step) == verdict(None)
+
+
+def test_small_chunks_come_together_and_a_bound_says_how_many() -> None:
+    """A client that sends a byte a chunk costs a step for each; what is done with a piece is done for hundreds."""
+    reader = ChunkedReader(HeadLimits(), BadRequest)
+    buffer = bytearray(b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+    sizes = []
+    while piece := reader.next_piece(buffer):
+        sizes.append(len(piece))
+    assert piece == b""
+    assert sizes == [256, 256, 256, 232]
+
+
+def test_what_is_good_comes_before_the_chunk_that_is_not() -> None:
+    reader = ChunkedReader(HeadLimits(), BadRequest)
+    buffer = bytearray(b"1\r\nx\r\n2\r\nyz\r\nnonsense\r\n")
+    assert reader.next_piece(buffer) == b"xyz"
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            reader.next_piece(buffer)

@@ -9,6 +9,7 @@ Who breaks is told apart here: the client's stream raises trio's errors as they 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -43,6 +44,10 @@ from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage, h
 _OF_THE_CONTENT = frozenset(
     b"content-length content-encoding etag last-modified accept-ranges content-md5 digest content-digest repr-digest".split()
 )
+
+
+_PIECES_A_TURN = 4
+"""Pieces of a request body that are moved before others have their turn: of small chunks, each is many."""
 
 
 class Again(Exception):
@@ -90,13 +95,13 @@ async def _send_head(txn: Transaction, http: HTTP1Client) -> bool:
         raise TransactionFailure(Failure.PLUGIN, "A plugin has begun to read the request body and given up.")
     body = frame_for_origin(txn)
     http.queue_request(txn.request, body, target=_line_target(txn))
-    complete = _queue_what_is_there(txn, http)
+    moved = _queue_what_is_there(txn, http)
     txn.watch.arm(Failure.ORIGIN_INACTIVITY, txn.config.inactivity_timeout)
     try:
         await http.drain()
     except trio.BrokenResourceError:
         pass  # an origin may answer before it has read, and close: the response, or its absence, tells
-    return complete
+    return moved is _Moved.ALL
 
 
 def _line_target(txn: Transaction) -> str:
@@ -108,17 +113,30 @@ def _line_target(txn: Transaction) -> str:
         return txn.request.target
 
 
-def _queue_what_is_there(txn: Transaction, http: HTTP1Client) -> bool:
-    """Move what the client's buffer holds of the body to the origin's queue, up to a good write; whether that was all of it."""
-    while http.queued < DRAIN_ABOVE:
+class _Moved(enum.Enum):
+    """How far a request body has come."""
+
+    ALL = enum.auto()
+    """To its end."""
+    WHAT_CAME = enum.auto()
+    """As far as it has been read."""
+    A_TURN = enum.auto()
+    """A good write, or a turn's work; there may be more at hand."""
+
+
+def _queue_what_is_there(txn: Transaction, http: HTTP1Client) -> _Moved:
+    """Move what the client's buffer holds of the body to the origin's queue."""
+    for _ in range(_PIECES_A_TURN):
+        if http.queued >= DRAIN_ABOVE:
+            break
         piece = next_request_piece(txn)
         if piece is None:
-            return False
+            return _Moved.WHAT_CAME
         if not piece:
             http.queue_end(txn.session.http.trailers)
-            return True
+            return _Moved.ALL
         http.queue_body(piece)
-    return False
+    return _Moved.A_TURN
 
 
 async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
@@ -127,17 +145,16 @@ async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
     watch = Watch(txn.proxy.timer)
     with watch:
         while True:
-            complete = _queue_what_is_there(txn, http)
-            full = http.queued >= DRAIN_ABOVE
+            moved = _queue_what_is_there(txn, http)
             if http.queued:
                 watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
                 try:
                     await http.drain()
                 except trio.BrokenResourceError:
                     return
-            if complete:
+            if moved is _Moved.ALL:
                 break
-            if full:
+            if moved is _Moved.A_TURN:
                 continue
             watch.arm(Failure.REQUEST_BODY_TIMEOUT, begin_to_wait_for_body(txn))
             if not await client.fill():

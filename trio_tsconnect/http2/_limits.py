@@ -6,6 +6,8 @@ from collections import OrderedDict
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+import trio
+
 from trio_tsconnect import Proxy
 from trio_tsconnect.engine import Http2Limits, RateLimit
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
@@ -33,15 +35,46 @@ class Meter:
 
 
 class Shared:
-    """What the connections of a proxy have in common: the resets of each client address, and the bytes that all of them hold."""
+    """What the connections of a proxy have in common: the resets of each client address, the bytes that all of them hold, and turns.
+
+    A turn that is bounded for each connection is not bounded for all: of twenty connections that have much to do, each pass of the loop would
+    do a turn of every one. So the work of a pass is bounded as well, and connections that find it done wait in line.
+    """
 
     def __init__(self, limits: Http2Limits) -> None:
         self._resets = limits.resets_by_address
         self._cap = limits.max_buffered_by_all
         self._addresses: OrderedDict[str, Meter] = OrderedDict()
         self._blocked: set[Blocked] = set()
+        self._left = _A_PASS
+        self._refilling = False
+        self._waiting = trio.lowlevel.ParkingLot()
         self.held = 0
         """Bytes of request bodies that came for streams which have not passed them on."""
+
+    def take_turn(self) -> int:
+        """How many units of work a connection may do now; 0: `wait_for_turn` first."""
+        return self._left
+
+    def used(self, units: int) -> None:
+        """So many were done. The next pass of the loop has as many again, for all connections together."""
+        self._left -= units
+        if not self._refilling and self._left < _A_PASS // 2:  # (what little is done now and then need not be counted by the pass)
+            self._refilling = True
+            trio.lowlevel.current_trio_token().run_sync_soon(self._refill)
+
+    def _refill(self) -> None:
+        self._refilling = False
+        self._left = min(_A_PASS, self._left + _A_PASS)
+        if self._left > 0:
+            self._waiting.unpark(count=_WOKEN)
+        if self._waiting or self._left <= 0:
+            self.used(0)
+
+    async def wait_for_turn(self) -> None:
+        """Wait in line until there is work to be had. Cancelled, it leaves the line."""
+        while self._left <= 0:
+            await self._waiting.park()
 
     def count_reset(self, address: str, now: float) -> None:
         """One more reset by this client address; `ConnectionFault` when it is one too many, over however many connections."""
@@ -83,6 +116,10 @@ class Blocked(Protocol):
 
 
 _MOST_ADDRESSES = 10_000
+_A_PASS = 64
+"""Units of work (`_receive`) in one pass of the loop, of all connections."""
+_WOKEN = 4
+"""Connections in line that are woken for a pass; what the first leaves is the next one's."""
 _shared: WeakKeyDictionary[Proxy, Shared] = WeakKeyDictionary()
 
 

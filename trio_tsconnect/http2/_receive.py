@@ -99,7 +99,13 @@ class Receiver:
     def go_on(self, now: float) -> bool:
         """Act on more of it; whether there still is more."""
         self.now = now
-        self._left = _AT_ONCE
+        most = self._left = max(1, min(_AT_ONCE, self._connection.shared.take_turn()))
+        try:
+            return self._act(now)
+        finally:
+            self._connection.shared.used(most - self._left)
+
+    def _act(self, now: float) -> bool:
         for kind, flags, stream, frame in self._pending:
             if not self.greeted:
                 if kind != f.SETTINGS or flags & f.ACK:

@@ -17,6 +17,8 @@ _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n"
 )
 _PADDED_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*)\r\n")
+_SMALL = 4096
+_MOST_TOGETHER = 256
 _MAX_LINE = 1024
 _MAX_EXTENSIONS = 16384
 
@@ -24,12 +26,13 @@ _MAX_EXTENSIONS = 16384
 class ChunkedReader:
     """Takes chunked bytes off the front of a buffer; `next_piece` until it gives `b""`, then `trailer_section` holds the rest."""
 
-    __slots__ = ("_error", "_extensions", "_limits", "_padding", "_remaining", "_scanned", "_state", "trailer_section")
+    __slots__ = ("_error", "_extensions", "_fault", "_limits", "_padding", "_remaining", "_scanned", "_state", "trailer_section")
 
     def __init__(self, limits: HeadLimits, error: type[MessageError], *, padding: bool = False) -> None:
         self._padding = padding  # white space after a size, which some servers send, and RFC 9112 §7.1 has no place for
         self._limits = limits
         self._error = error
+        self._fault: MessageError | None = None
         self._state = "size"
         self._remaining = 0
         self._scanned = 0
@@ -37,7 +40,29 @@ class ChunkedReader:
         self.trailer_section = b""
 
     def next_piece(self, buffer: bytearray) -> bytes | None:
-        """The next bytes of content; None when the buffer has too few; `b""` once the last chunk and the trailers were read."""
+        """The next bytes of content; None when the buffer has too few; `b""` once the last chunk and the trailers were read.
+
+        Small chunks come together, so that what is done with a piece is not done for each byte of a client that sends a byte a chunk.
+        """
+        piece = self._next(buffer)
+        if piece is None or not piece or len(piece) >= _SMALL:
+            return piece
+        parts, size = [piece], len(piece)
+        while len(parts) < _MOST_TOGETHER and size < _SMALL * 4 and buffer:
+            try:
+                more = self._next(buffer)
+            except MessageError as exc:
+                self._fault = exc  # what was good until here comes first
+                break
+            if not more:  # the end is told at the next call: the state knows it
+                break
+            parts.append(more)
+            size += len(more)
+        return piece if len(parts) == 1 else b"".join(parts)
+
+    def _next(self, buffer: bytearray) -> bytes | None:
+        if self._fault is not None:
+            raise self._fault
         while True:
             if self._state == "data":
                 if not buffer:
