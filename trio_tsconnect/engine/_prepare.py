@@ -109,8 +109,10 @@ def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
     """Decide the framing towards the client and whether its connection goes on, and say so in the head (RFC 9112 §9.3, §9.6)."""
     method = txn.method or "GET"
     headers = response.headers
-    if b"connection" in headers:  # an origin's is gone by now: a plugin has written it
-        _obey_connection(txn, response)
+    for field in headers.fields:
+        if field[1] == b"connection":  # an origin's is gone by now: a plugin has written it
+            _obey_connection(txn, response)
+            break
     framed = frame_response(method, txn.version, response, body)
     if method == "CONNECT":  # what follows may be meant for the tunnel that was not made
         txn.wants_keep_alive = False

@@ -162,17 +162,24 @@ async def _send(txn: Transaction, response: Response, content: bytes) -> None:
 
 async def write_to_client(txn: Transaction) -> None:
     """Write what is queued; a client that does not take it in time is `CLIENT_TIMEOUT`."""
-    most, rate, pace = txn.config.inactivity_timeout, txn.config.min_rate, txn.response_pace
-    if rate is not None and pace is None:
-        pace = txn.response_pace = Pace(rate, txn.config.header_timeout)
-    txn.watch.arm(Failure.CLIENT_TIMEOUT, most if pace is None else pace.begin(txn.response_bytes, most))
-    if (origin := txn.origin) is not None and origin.holder:
+    config, origin = txn.config, txn.origin
+    if config.min_rate is None and (origin is None or not origin.holder):
+        txn.watch.arm(Failure.CLIENT_TIMEOUT, config.inactivity_timeout)
+        await txn.session.http.drain()
+        return
+    seconds = config.inactivity_timeout
+    if config.min_rate is not None:
+        if txn.response_pace is None:
+            txn.response_pace = Pace(config.min_rate, config.header_timeout)
+        seconds = txn.response_pace.begin(txn.response_bytes, seconds)
+    txn.watch.arm(Failure.CLIENT_TIMEOUT, seconds)
+    if origin is not None:
         origin.stalled_since = trio.current_time()
     await txn.session.http.drain()
     if origin is not None:
         origin.stalled_since = math.inf
-    if pace is not None:
-        pace.end()
+    if txn.response_pace is not None:
+        txn.response_pace.end()
 
 
 async def finish_request(txn: Transaction) -> None:

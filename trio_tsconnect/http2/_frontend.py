@@ -163,23 +163,13 @@ class Connection:
         """Act on what was read, all of it, and let others have their turn in between."""
         shared = self.shared
         if shared.take_turn() <= 0:
-            await self._wait_for_turn()
+            await shared.next_pass()
         more = self._receiver.receive(data, trio.current_time())
         self.writer.check_backlog()
         while more and not self._stopping:
-            await trio.lowlevel.cancel_shielded_checkpoint()  # a deadline is to wait until it is known what has come
-            if shared.take_turn() <= 0:
-                await self._wait_for_turn()
+            await shared.next_pass()
             more = self._receiver.go_on(trio.current_time())
             self.writer.check_backlog()
-
-    async def _wait_for_turn(self) -> None:
-        # The reader's deadline is about the client, who is not to blame for the line.
-        deadline, self._reading.deadline = self._reading.deadline, math.inf
-        try:
-            await self.shared.wait_for_turn()
-        finally:
-            self._reading.deadline = deadline
 
     def _fault(self, fault: ConnectionFault) -> None:
         logger.info("HTTP/2 connection %d of %s ended: %s", self.number, self.client.host, fault)

@@ -38,7 +38,7 @@ class Shared:
     """What the connections of a proxy have in common: the resets of each client address, the bytes that all of them hold, and turns.
 
     A turn that is bounded for each connection is not bounded for all: of twenty connections that have much to do, each pass of the loop would
-    do a turn of every one. So the work of a pass is bounded as well, and connections that find it done wait in line.
+    do a turn of every one. So the work of a pass is bounded as well, and connections that find it done wait for the next.
     """
 
     def __init__(self, limits: Http2Limits) -> None:
@@ -47,34 +47,32 @@ class Shared:
         self._addresses: OrderedDict[str, Meter] = OrderedDict()
         self._blocked: set[Blocked] = set()
         self._left = _A_PASS
-        self._refilling = False
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._passes = 0
         self.held = 0
         """Bytes of request bodies that came for streams which have not passed them on."""
 
     def take_turn(self) -> int:
-        """How many units of work a connection may do now; 0: `wait_for_turn` first."""
+        """How many units of work a connection may do now; 0 or less: `next_pass` first."""
         return self._left
 
     def used(self, units: int) -> None:
-        """So many were done. The next pass of the loop has as many again, for all connections together."""
+        """So many were done."""
         self._left -= units
-        if not self._refilling and self._left < _A_PASS // 2:  # (what little is done now and then need not be counted by the pass)
-            self._refilling = True
-            trio.lowlevel.current_trio_token().run_sync_soon(self._refill)
 
-    def _refill(self) -> None:
-        self._refilling = False
-        self._left = min(_A_PASS, self._left + _A_PASS)
-        if self._left > 0:
-            self._waiting.unpark(count=_WOKEN)
-        if self._waiting or self._left <= 0:
-            self.used(0)
+    async def next_pass(self) -> None:
+        """Let others have their turn, and wait for a pass of the loop in which there is work to be had.
 
-    async def wait_for_turn(self) -> None:
-        """Wait in line until there is work to be had. Cancelled, it leaves the line."""
-        while self._left <= 0:
-            await self._waiting.park()
+        Whoever comes first in a pass gives it its work. So nobody has to be woken, and nobody depends on what others do. Not cancelled: it is
+        to be known first what has come.
+        """
+        while True:
+            seen = self._passes
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if seen == self._passes:
+                self._passes += 1
+                self._left = min(_A_PASS, self._left + _A_PASS)
+            if self._left > 0:
+                return
 
     def count_reset(self, address: str, now: float) -> None:
         """One more reset by this client address; `ConnectionFault` when it is one too many, over however many connections."""
@@ -116,10 +114,8 @@ class Blocked(Protocol):
 
 
 _MOST_ADDRESSES = 10_000
-_A_PASS = 64
+_A_PASS = 128
 """Units of work (`_receive`) in one pass of the loop, of all connections."""
-_WOKEN = 4
-"""Connections in line that are woken for a pass; what the first leaves is the next one's."""
 _shared: WeakKeyDictionary[Proxy, Shared] = WeakKeyDictionary()
 
 

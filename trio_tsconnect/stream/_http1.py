@@ -279,13 +279,14 @@ class HTTP1Connection:
     def _take_queue(self) -> bytes | bytearray:
         data = self._joined()
         self._queue.clear()
+        self._queued = 0
         return data
 
-    async def _send(self, data: bytes | bytearray) -> None:
-        has_head, self._head_in_queue = self._head_in_queue, False
-        self._queued -= len(data)
+    async def _send_head(self, data: bytes | bytearray) -> None:
+        self._head_in_queue = False
+        self._queued = max(0, self._queued - len(data))
         await self.stream.send_all(data)
-        self.head_sent = self.head_sent or has_head
+        self.head_sent = True
 
     def _note_head(self) -> None:
         self.head_sent = self.head_sent or self._head_in_queue
@@ -298,10 +299,14 @@ class HTTP1Connection:
         """
         if self._queue:
             self._writing = True  # until it has returned: whoever cancels it leaves a message that was cut anywhere
-            if self._head_in_queue and self._queued > _HEAD_ALONE_ABOVE:
-                # So that it is known whether the peer has a head, however long it takes to read what follows.
-                await self._send(self._queue.pop(0))
-            await self._send(self._take_queue())
+            if self._head_in_queue:
+                if self._queued > _HEAD_ALONE_ABOVE:
+                    # So that it is known whether the peer has a head, however long it takes to read what follows.
+                    await self._send_head(self._queue.pop(0))
+                else:
+                    await self._send_head(self._take_queue())
+            if self._queue:
+                await self.stream.send_all(self._take_queue())
             self._writing = False
             if self._flushes is not None:
                 self._flushes.flush()
