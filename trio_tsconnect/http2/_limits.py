@@ -114,7 +114,7 @@ class Blocked(Protocol):
 
 
 _MOST_ADDRESSES = 10_000
-_A_PASS = 128
+_A_PASS = 40
 """Units of work (`_receive`) in one pass of the loop, of all connections."""
 _shared: WeakKeyDictionary[Proxy, Shared] = WeakKeyDictionary()
 
