@@ -165,7 +165,7 @@ def test_call_after_the_end_of_the_run_is_refused() -> None:
 
 
 @pytest.mark.parametrize("end", ["early answer", "left", "failure"])
-async def test_fetch_closes_the_generator_that_it_reads(end: str) -> None:
+async def test_fetch_closes_the_generator_that_it_reads(end: str, autojump_clock: trio.testing.MockClock) -> None:
     closed = trio.Event()
 
     async def body() -> AsyncIterator[bytes]:

@@ -477,3 +477,24 @@ async def test_an_origin_that_was_used_once_leaves_nothing_behind() -> None:
             with pytest.raises(TransactionFailure):
                 await pool.acquire(origin, config)
         assert not pool._places
+
+
+async def test_connection_beyond_the_limit_is_not_handed_on_to_those_in_line() -> None:
+    async with running_pool() as pool:
+        origin = FakeOrigin()
+        first, beyond = await pool.acquire(origin, ONE), await pool.acquire(origin, ONE, beyond_limit=True)
+        got: list[OriginConnection] = []
+
+        async def wait() -> None:
+            got.append(await pool.acquire(origin, ONE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not pool.release(beyond, ONE)
+            await pool.discard(beyond)
+            await trio.testing.wait_all_tasks_blocked()
+            assert held(pool) == (0, 1, 1)
+            assert pool.release(first, ONE)
+        assert got == [first]
+        await pool.discard(first)

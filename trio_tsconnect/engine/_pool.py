@@ -252,6 +252,8 @@ class Pool:
         if place.line:
             if has_input(connection.stream):  # nobody asked for it: the connection is out of step, or closed
                 return False
+            if place.taken + len(place.idle) > place.limit:  # one more than may be, for a child: those in line are not to keep it so
+                return False
             self._let_go(place, connection)
             if (waiter := place.next_in_line()) is not None:
                 self._grant(place, waiter, connection)
