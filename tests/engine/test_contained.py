@@ -161,3 +161,13 @@ def test_ctrl_c_ends_the_process_and_leaves_alone(where: str) -> None:
         trio.run(main, restrict_keyboard_interrupt_to_checkpoints=where == "checkpoint")
     (record,) = log.records
     assert record.plugin == {}
+
+
+async def test_limit_that_is_crossed_within_a_nursery_of_a_hook_is_no_failure_of_its_plugin() -> None:
+    async def act(_hook: str, txn: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(txn.read_request_body, 2)
+
+    async with open_world(replying(OK), plugins=[make_plugin("Reading", act, "read_request")]) as world:
+        assert (await world.connect().ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")).status == 413
+    assert how(world.records[0]) == ("client", "request_too_large")

@@ -34,13 +34,20 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
             raise
         except BaseException as exc:
             failure, passing = sort_out(exc)
-            failed = None if failure is None else blame(txn, method, failure)
+            failed = None if failure is None else _only_of_the_engine(failure) or blame(txn, method, failure)
             if passing is not None:
                 raise passing from None
             assert failed is not None
             raise failed from exc
         finally:
             txn.plugin_name = ""
+
+
+def _only_of_the_engine(failure: BaseException) -> TransactionFailure | None:
+    """What the engine itself has raised (`read_request_body`, say) within a nursery of the hook."""
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    return failure if isinstance(failure, TransactionFailure) else None
 
 
 def blame(txn: Transaction, method: HookMethod, exc: BaseException) -> TransactionFailure:
