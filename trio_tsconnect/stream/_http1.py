@@ -276,6 +276,10 @@ class HTTP1Connection:
             self._virtual.flush()
         return not self._queue
 
+    def _expect_head(self) -> None:
+        """What is queued next is a final head."""
+        self._head_in_queue, self.head_sent = True, False
+
     def _take_queue(self) -> bytes | bytearray:
         data = self._joined()
         self._queue.clear()

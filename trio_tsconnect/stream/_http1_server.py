@@ -87,7 +87,7 @@ class HTTP1Server(HTTP1Connection):
     def queue_response(self, response: Response, body: Body) -> None:
         """Add a response head, framed as `body` says; an interim one (1xx) with `NO_BODY`."""
         if response.status >= 200 or response.status == 101:
-            self._head_in_queue, self.head_sent = True, False
+            self._expect_head()
         self._put(response_to_bytes(response))
         if response.status >= 200:
             self._sending, self._unsent, self._sent = body, body.length, False
