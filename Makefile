@@ -36,7 +36,7 @@ docs: $(VENV)/.test
 
 # The property tests again: ten thousand examples each, other ones every time.
 fuzz: $(VENV)/.test
-	HYPOTHESIS_PROFILE=long $(PYTEST) -n auto -o faulthandler_timeout=0 -m 'hypothesis or long' $(ARGS)
+	HYPOTHESIS_PROFILE=long $(PYTEST) -n auto --dist load -o faulthandler_timeout=0 -m 'hypothesis or long' $(ARGS)
 
 # Ten minutes of mixed load: memory, tasks and descriptors must not grow. Shorter: make soak ARGS='--seconds 60'.
 soak: $(VENV)/.test

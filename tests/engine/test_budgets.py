@@ -76,6 +76,32 @@ async def test_descendants_are_counted_by_request_on_however_many_connections(to
     assert sum(record.depth == 1 for record in world.records) == 3
 
 
+@pytest.mark.parametrize(("connections", "limit"), [(2, 3), (9, 10), (5, 5)])
+async def test_last_places_go_once_to_however_many_connections_are_kept(connections: int, limit: int) -> None:
+    """All of them were told that they may go on, and then only some can."""
+    answers: list[Any] = []
+
+    async def act(_hook: str, txn: Any) -> None:
+        if txn.depth:
+            txn.respond(204)
+            return
+        wires = [Wire(txn.connect()) for _ in range(connections)]
+        for wire in wires:
+            answers.append(await wire.ask(CHILD))
+        for wire in wires:
+            if not wire.ended and answers[wires.index(wire)].headers.get("connection") != "close":
+                answers.append(await wire.ask(CHILD))
+        txn.respond(200)
+
+    async with open_world(plugins=[make_plugin("Asking", act, "read_request")], http={"max_descendants": limit}) as world:
+        assert (await world.connect().ask()).status == 200
+    assert [answer.status for answer in answers].count(204) == limit
+    refused = [record for record in world.records if how(record) == ("proxy", "descendants")]
+    assert [record.status for record in refused] == [503] * len(refused)
+    late = [answer for answer in answers if answer.status == 503]
+    assert [answer.headers["connection"] for answer in late] == ["close"] * len(refused)
+
+
 @pytest.mark.parametrize("limit", [0, 1, 4])
 async def test_retries_have_a_bound_and_then_the_last_response_is_sent(limit: int) -> None:
     async def act(_hook: str, txn: Any) -> None:
@@ -145,7 +171,29 @@ async def test_call_from_another_run_is_refused_before_anything_is_counted() -> 
             await near.aclose()
 
         await trio.to_thread.run_sync(trio.run, main)
+        await proxy.drain(0)
+        with pytest.raises(ConnectRefused, match="draining"):
+            proxy.connect()
+        await trio.to_thread.run_sync(trio.run, main)  # no other refusal comes first
+        proxy.draining = False
         assert (proxy.statistics().sessions, proxy.draining) == (0, False)
+
+
+async def test_child_from_another_thread_is_refused_first_of_all() -> None:
+    messages: list[str] = []
+
+    async def act(_hook: str, txn: Any) -> None:
+        def elsewhere() -> None:
+            with pytest.raises(RuntimeError) as caught:
+                txn.connect()
+            messages.append(str(caught.value))
+
+        await trio.to_thread.run_sync(elsewhere)
+        txn.respond(200)
+
+    async with open_world(plugins=[make_plugin("Spawning", act, "read_request")], http={"max_descendants": 1}) as world:
+        assert (await world.connect().ask()).status == 200
+    assert messages == ["connect() must be called in the trio run, and so in the thread, that opened the proxy"]
 
 
 def test_call_after_the_end_of_the_run_is_refused() -> None:

@@ -137,7 +137,7 @@ async def test_a_limit_that_ends_a_hook_is_no_failure_of_its_plugin(mock_clock: 
     async with open_world(replying(OK), plugins=[make_plugin("Slow", act, "pre_remap")], http={"transaction_timeout": 3}) as world:
         assert (await world.connect().ask()).status == 504
     assert how(world.records[0]) == ("proxy", "transaction_timeout")
-    assert world.records[0].plugin == {}
+    assert world.records[0].plugin == {"Slow": {"cut_short": "pre_remap"}}
 
 
 @pytest.mark.parametrize("where", ["hook", "checkpoint"])
@@ -171,3 +171,23 @@ async def test_limit_that_is_crossed_within_a_nursery_of_a_hook_is_no_failure_of
     async with open_world(replying(OK), plugins=[make_plugin("Reading", act, "read_request")]) as world:
         assert (await world.connect().ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")).status == 413
     assert how(world.records[0]) == ("client", "request_too_large")
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_record_names_the_hook_in_which_a_limit_was_crossed(swallows: bool, autojump_clock: trio.testing.MockClock) -> None:
+    async def act(_hook: str, _txn: Any) -> None:
+        try:
+            await trio.sleep(100)
+        except BaseException:
+            if not swallows:
+                raise
+
+    slow, idle = make_plugin("Slow", act, "read_request"), make_plugin("Idle", replying_nothing, "send_response", "transaction_close")
+    async with open_world(replying(OK), plugins=[slow, idle], http={"transaction_timeout": 1.0}) as world:
+        assert (await world.connect().ask()).status == 504
+    assert how(world.records[0]) == ("proxy", "transaction_timeout")
+    assert world.records[0].plugin == {"Slow": {"cut_short": "read_request"}}
+
+
+async def replying_nothing(_hook: str, _txn: object) -> None:
+    """A hook that changes nothing."""

@@ -26,7 +26,7 @@ import trio.testing
 import trustme
 
 from tests.engine._world import Wire
-from tests.http2._raw import WINDOW_UPDATE, RawClient, frame, number
+from tests.http2._raw import DATA, HEADERS, WINDOW_UPDATE, RawClient, frame, number
 from trio_tsconnect import (
     ConnectOptions,
     ConnectRefused,
@@ -409,3 +409,17 @@ async def h2_get(stage: Stage, nursery: trio.Nursery, *targets: str, body: bytes
                 await client.send(client.data(2 * index + 1, body[:16384]), client.data(2 * index + 1, body[16384:32768], end=True))
         for index in range(len(targets)):
             await client.answer(2 * index + 1)
+
+
+async def h2_connect(stage: Stage, nursery: trio.Nursery) -> None:
+    """A tunnel over one stream."""
+    async with stage.dial(nursery) as stream:
+        client = RawClient(stream)
+        await client.greet()
+        await client.send(client.head(1, [(":method", "CONNECT"), (":authority", f"127.0.0.1:{stage.connect_port}")], end=False))
+        await client.until(HEADERS, 1)
+        for _ in range(3):
+            await client.send(client.data(1, b"words"))
+            await client.until(DATA, 1)
+        await client.send(client.data(1, b"", end=True))
+        await client.answer(1)

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.engine._world import Wire
-from tests.steps._stage import BODY, Play, Stage, h2_get, run
+from tests.steps._stage import BODY, Play, Stage, h2_connect, h2_get, run
 
 pytestmark = pytest.mark.long
 ALL = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -112,6 +112,7 @@ SCENARIOS: list[tuple[str, Play, str, str]] = [
     ("upgrade", upgrade, "tls", "tls"),
     ("connect", connect, "virtual", "tcp"),
     ("connect", connect, "tcp", "tcp"),
+    ("connect", h2_connect, "h2", "tcp"),
 ]
 
 

@@ -26,6 +26,7 @@ logger = logging.getLogger("trio_tsconnect")
 
 def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) -> VirtualConnection:
     """A virtual connection whose transactions are children of `parent`."""
+    parent.proxy.check_run("connect()")
     http = parent.proxy.config.http
     if parent.children_refused or parent.state in (State.RELEASE, State.CLOSED) or parent.session.nursery is None:
         raise ConnectRefused("closed")

@@ -28,6 +28,7 @@ class InvalidState(Exception):
 
 
 _SENTENCES = {
+    Failure.DESCENDANTS: "The request that began it all may have no more descendants.",
     Failure.HEADER_TIMEOUT: "The request head did not arrive in time.",
     Failure.REQUEST_BODY_TIMEOUT: "The request body stopped arriving.",
     Failure.ORIGIN_RESPONSE_TIMEOUT: "The origin did not answer in time.",

@@ -86,7 +86,8 @@ async def _transact(txn: Transaction) -> None:
     if hooks.transaction_start:
         await fire(txn, hooks.transaction_start)
     if (failure := txn.session.failure) is not None:
-        txn.plugin_log.setdefault(failure.plugin or "-", {})["failed"] = failure.log
+        if failure.plugin is not None:
+            txn.plugin_log.setdefault(failure.plugin, {})["failed"] = failure.log
         raise failure
 
     await _read_request(txn)

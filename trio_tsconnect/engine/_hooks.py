@@ -27,6 +27,7 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
         request, response = txn._request, txn._response
         target = None if request is None else request.target
         status = 0 if response is None else response.status
+        fired = txn.watch.fired
         try:
             await method(txn)
             check_changes(txn, target, status)
@@ -40,6 +41,8 @@ async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
             assert failed is not None
             raise failed from exc
         finally:
+            if txn.watch.fired is not fired:  # also where the hook has swallowed the cancellation
+                txn.plugin_log.setdefault(txn.plugin_name, {})["cut_short"] = getattr(method, "__name__", "hook")
             txn.plugin_name = ""
 
 

@@ -70,6 +70,7 @@ class FrontEnd:
 
         `client` in place of that of the options: so one value of them does for all requests of a connection.
         """
+        self._proxy.check_run("connect()")
         ours, session = self._proxy.open_session(options, None, nursery=None, client=client)
         session.awaited = True
         return ours
@@ -115,7 +116,7 @@ class Proxy:
         already, to tell what is spoken there. Never raises but for a cancellation, which cancels the transaction in progress (its record is
         still written). On a proxy that is closing the stream is closed at once. A handler for `trio.serve_listeners` as it is.
         """
-        self._check_run("serve_stream()")
+        self.check_run("serve_stream()")
         most = self.config.http.max_connections
         if self.draining or (most is not None and len(self._sessions) - self._virtual >= most):
             await _turn_away(stream)
@@ -137,10 +138,10 @@ class Proxy:
         access rule refuses the client altogether, and past `http.max_concurrent_internal`; `RuntimeError` in another thread or trio run than
         the proxy's. Source: `TSHttpConnectPlugin`.
         """
-        options = options or ConnectOptions()
+        self.check_run("connect()")
         if self.draining and not self.closed:
             raise ConnectRefused("draining")
-        return self.open_session(options, None, nursery=None)[0]
+        return self.open_session(options or ConnectOptions(), None, nursery=None)[0]
 
     def fetch(
         self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None
@@ -166,7 +167,6 @@ class Proxy:
         client: ClientInfo | None = None,
     ) -> tuple[VirtualConnection, Session]:
         """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
-        self._check_run("connect()")
         client, internal = client or options.client, options.is_internal
         if self.closed:
             raise ConnectRefused("closed")
@@ -238,7 +238,7 @@ class Proxy:
         `end()` is called when what is left is cancelled. Draining waits for registered connections as it does for sessions. Raises
         `ConnectRefused` on a proxy that is closed, and where an access rule refuses the `client` whatever it may ask for.
         """
-        self._check_run("front_end()")
+        self.check_run("front_end()")
         if self.closed:
             raise ConnectRefused("closed")
         if client is not None and self.config.access and not admits(self.config.access, client=client, internal=False):
@@ -254,8 +254,8 @@ class Proxy:
             self._front_ends.discard(front_end)
             self._rest()
 
-    def _check_run(self, what: str) -> None:
-        """A call from elsewhere would count a session that no task of this run serves."""
+    def check_run(self, what: str) -> None:
+        """Raise `RuntimeError` elsewhere than in the proxy's run: such a call would count a session that no task of this run serves."""
         try:
             token = trio.lowlevel.current_trio_token()
         except RuntimeError:
@@ -311,7 +311,7 @@ class Proxy:
 
         Sessions that are served go on to the end of their transaction, whose response says `Connection: close`.
         """
-        self._check_run("drain()")
+        self.check_run("drain()")
         self._begin_to_drain()
         for session in list(self._sessions):
             if session.requests or not session.awaited:

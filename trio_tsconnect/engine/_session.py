@@ -165,7 +165,7 @@ class Session:
                 await self._start()
             self.requests += 1
             if self.parent is not None and self.requests > 1:  # the connection has counted as its first request
-                self.parent.root.descendants += 1
+                self._count_descendant(self.parent.root)
             self.transaction = txn = self.proxy.new_transaction(self)
             if self._gone is not None:
                 self.cancel(*self._gone)
@@ -177,6 +177,13 @@ class Session:
                 await self.input_watch.stop()
             if not txn.keep_alive:
                 return
+
+    def _count_descendant(self, root: Transaction) -> None:
+        """One more request on a kept connection. Several connections may have been open when the last place went, so each asks again."""
+        if root.descendants >= self.proxy.config.http.max_descendants:
+            self.failure = TransactionFailure(Failure.DESCENDANTS)
+        else:
+            root.descendants += 1
 
     async def _next_request(self) -> bool:
         if self.http.skip_empty_lines():

@@ -45,7 +45,7 @@ class Watch:
     Use it as a context manager around what it watches; `check` afterwards raises what fired.
     """
 
-    __slots__ = ("_end_failure", "_failure", "_fired", "_timer", "deadline", "end", "scope")
+    __slots__ = ("_end_failure", "_failure", "_timer", "deadline", "end", "fired", "scope")
 
     def __init__(self, timer: Timer) -> None:
         self.scope: trio.CancelScope = trio.CancelScope()
@@ -53,7 +53,9 @@ class Watch:
         self.end: float = math.inf
         """The end of the whole; infinite when there is none."""
         self._timer: Timer | None = timer  # None once it is over: then nothing that is armed counts any more
-        self._end_failure = self._failure = self._fired = Failure.TRANSACTION_TIMEOUT
+        self._end_failure = self._failure = Failure.TRANSACTION_TIMEOUT
+        self.fired: Failure | None = None
+        """What has fired; the scope is cancelled since then."""
 
     def __enter__(self) -> None:
         self.scope.__enter__()
@@ -66,7 +68,7 @@ class Watch:
 
     def due(self) -> None:
         """The timer's call: the deadline has passed."""
-        self._fired = self._failure  # what is armed between now and the next checkpoint is not to blame
+        self.fired = self._failure  # what is armed between now and the next checkpoint is not to blame
         self.scope.cancel()
 
     def bound(self, end: float, failure: Failure) -> None:
@@ -108,5 +110,5 @@ class Watch:
 
     def check(self) -> None:
         """Afterwards: raise what fired, if it did."""
-        if self.scope.cancelled_caught:
-            raise TransactionFailure(self._fired)
+        if self.fired is not None and self.scope.cancelled_caught:
+            raise TransactionFailure(self.fired)

@@ -43,6 +43,8 @@ class Failure(enum.Enum):
     """An access rule says no."""
     CONNECT_DENIED = "connect_denied"
     """CONNECT is not permitted, or not to this host and port."""
+    DESCENDANTS = "descendants"
+    """The tree of internal requests had as many as `http.max_descendants` allows."""
     LOOP = "loop"
     """Via says that the request has been here before."""
     ORIGIN_NAME_NOT_FOUND = "origin_name_not_found"
@@ -130,7 +132,7 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
             return 502, "origin"  # RFC 9110 §15.6.3
         case Failure.ORIGIN_CONNECT_TIMEOUT | Failure.ORIGIN_RESPONSE_TIMEOUT | Failure.ORIGIN_INACTIVITY:
             return 504, "origin"  # RFC 9110 §15.6.5
-        case Failure.ORIGIN_BUSY | Failure.NO_DESCRIPTORS:
+        case Failure.ORIGIN_BUSY | Failure.NO_DESCRIPTORS | Failure.DESCENDANTS:
             return 503, "proxy"  # RFC 9110 §15.6.4
         case Failure.TUNNEL_IDLE:
             return None, "proxy"
