@@ -17,6 +17,7 @@ _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n"
 )
 _PADDED_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*)\r\n")
+_SMALL_CHUNK = re.compile(rb"\r\n([1-9A-Fa-f][0-9A-Fa-f]?)\r\n")  # from the end of the chunk before it
 _SMALL = 4096
 _MOST_TOGETHER = 256
 _MAX_LINE = 1024
@@ -49,6 +50,9 @@ class ChunkedReader:
             return piece
         parts, size = [piece], len(piece)
         while len(parts) < _MOST_TOGETHER and size < _SMALL * 4 and buffer:
+            if self._state == "data end" and _SMALL_CHUNK.match(buffer) and (taken := self._take_small(buffer, parts)):
+                size += taken
+                continue
             try:
                 more = self._next(buffer)
             except MessageError as exc:
@@ -59,6 +63,22 @@ class ChunkedReader:
             parts.append(more)
             size += len(more)
         return piece if len(parts) == 1 else b"".join(parts)
+
+    def _take_small(self, buffer: bytearray, parts: list[bytes]) -> int:
+        """Take the small chunks without extensions that are here whole; how many bytes of content they had.
+
+        One pass over a copy, for a tenth of what a chunk costs in `_next`: a body of a byte a chunk must not hold up other connections.
+        """
+        window, at, size = bytes(buffer[:_SMALL]), 0, 0
+        while len(parts) < _MOST_TOGETHER and (found := _SMALL_CHUNK.match(window, at)):
+            end = found.end() + int(found[1], 16)
+            if end > len(window):
+                break
+            parts.append(window[found.end() : end])
+            size += end - found.end()
+            at = end
+        del buffer[:at]
+        return size
 
     def _next(self, buffer: bytearray) -> bytes | None:
         if self._fault is not None:
