@@ -10,7 +10,7 @@ import trio
 from trio.abc import Clock
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect import ClientInfo, ConfigError, ConnectOptions, HttpConfig, RemapRule
+from trio_tsconnect import ClientInfo, ConfigError, ConnectOptions, HttpConfig, Plugin, RemapRule
 from trio_tsconnect.logstats import summarize
 from trio_tsconnect.plugins import Aggregate, AuthRequest, BackgroundFetch, Mirror, Prefetch, Source
 from trio_tsconnect.testing import Answer, OriginRequest, exchange
@@ -514,3 +514,26 @@ def test_json_is_what_json_says() -> None:
     from trio_tsconnect.plugins._aggregate import _Part
 
     assert json.loads(json.dumps(_Part("a", 200, "application/json", b"{").to_json()))["body"] == "{"
+
+
+# --- budgets ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plugin", "logged"),
+    [
+        (mirror(), {"Mirror": {"mirrored": "refused"}}),
+        (Prefetch(), {"Prefetch": {"refused": ["http://site.test/next"]}}),
+        (BackgroundFetch(), {"BackgroundFetch": {"fetch": "refused"}}),
+    ],
+    ids=["mirror", "prefetch", "background_fetch"],
+)
+async def test_side_work_that_no_budget_is_left_for_costs_the_client_nothing(plugin: Plugin, logged: object, autojump_clock: Clock) -> None:
+    async with open_kit(plugin, http=HttpConfig(max_concurrent_internal=1)) as kit, kit.proxy.connect():
+        origin = kit.origins["site.test"]
+        headers = {"Link": "</next>; rel=next"} | ({"Content-Range": "bytes 0-3/9"} if isinstance(plugin, BackgroundFetch) else {})
+        origin.answer("/", 206 if "Content-Range" in headers else 200, body="part", headers=headers)
+        assert (await kit.ask("GET /\nRange: bytes=0-3" if "Content-Range" in headers else "GET /")).text == "part"
+        await wait_all_tasks_blocked()
+        assert len(origin.requests) == 1
+    assert kit.record().plugin == logged

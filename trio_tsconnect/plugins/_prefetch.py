@@ -76,9 +76,8 @@ class Prefetch(Plugin):
         uri = asked_for(txn)
         if uri is None or txn.origin_status is None:
             return
-        started = [url for url in dict.fromkeys(self._next(uri, txn.response.headers)) if self._start(txn, url) == "started"]
-        if started:
-            txn.log["started"] = started
+        for url in dict.fromkeys(self._next(uri, txn.response.headers)):
+            txn.log.setdefault(self._start(txn, url), []).append(url)
 
     def _start(self, txn: Transaction, url: str) -> str:
         headers = Headers([("Host", TargetURI.parse(url).authority)])
