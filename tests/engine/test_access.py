@@ -28,7 +28,7 @@ from trio_tsconnect import (
 )
 from trio_tsconnect.engine import HOOKS, warnings
 from trio_tsconnect.engine._access import admits, check_access
-from trio_tsconnect.engine._errors import TransactionFailure
+from trio_tsconnect.message import TransactionFailure
 from trio_tsconnect.testing import exchange
 
 ALLOW, DENY = AccessRule(action="allow"), AccessRule(action="deny")

@@ -16,10 +16,9 @@ from tests.engine import _world
 from tests.engine._world import GET, OK, Serve, Wire, World, how, listening, replying, silent, stopping_after
 from trio_tsconnect import ConfigError, ConnectOptions, MemoryLog, Plugin, ProxyConfig, RemapRule, Request, Session, Transaction, open_proxy
 from trio_tsconnect.engine import _exchange
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.engine._watch import Watch
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import open_virtual_connection_pair
 
 Clock = trio.testing.MockClock

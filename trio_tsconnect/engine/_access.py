@@ -16,8 +16,7 @@ from attrs import field
 
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._checks import ConfigError, as_tuple, one_of, optional_flag, shown
-from trio_tsconnect.engine._errors import TransactionFailure
-from trio_tsconnect.message import Failure, is_token
+from trio_tsconnect.message import Failure, TransactionFailure, is_token
 from trio_tsconnect.stream import ClientInfo
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from trio_tsconnect._contain import sort_out
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import blame_transform
 from trio_tsconnect.engine._watch import Pace
-from trio_tsconnect.message import NO_BODY, Failure, MessageError, Response, expects_continue
+from trio_tsconnect.message import NO_BODY, Failure, MessageError, Response, TransactionFailure, expects_continue
 from trio_tsconnect.stream import IncompleteMessage
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from trio_tsconnect.engine._bodies import Transforms, begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._pool import OriginConnection
 from trio_tsconnect.engine._prepare import clean_response, frame_for_client, frame_for_origin, prepare_request
@@ -33,6 +32,7 @@ from trio_tsconnect.message import (
     MessageError,
     Response,
     TargetURI,
+    TransactionFailure,
     add_via,
     drop_twins,
     has_no_content,

@@ -13,7 +13,6 @@ import trio
 
 from trio_tsconnect.engine._bodies import answer_expectation
 from trio_tsconnect.engine._children import end_children
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._origin import Origin
@@ -28,6 +27,7 @@ from trio_tsconnect.message import (
     Failure,
     Framing,
     MessageError,
+    TransactionFailure,
     check_expect,
     drop_underscored,
     expects_continue,

@@ -9,9 +9,8 @@ import trio
 
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect.engine._changes import check_changes
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._plugin import HookMethod, plugin_name
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._session import Session

@@ -6,17 +6,12 @@ The law: what a plugin serves lives and ends with the transaction that it serves
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from trio_tsconnect._contain import sort_out
-from trio_tsconnect.engine._hooks import blame_intercept
 from trio_tsconnect.stream import Identity, close_now, make_pair, window_of
-
-if TYPE_CHECKING:
-    from trio_tsconnect.engine._transaction import Transaction
 
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 
@@ -25,9 +20,15 @@ Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 class InterceptOrigin:
     """The origin that a plugin plays for one transaction. Each is an origin of its own, so its connection serves nobody else."""
 
-    txn: Transaction
     serve: Serve
     plugin: str
+    """The plugin's name in the log."""
+    identity: Identity
+    """What both ends say about themselves."""
+    nursery: trio.Nursery
+    """Where `serve` runs: that of the transaction's session."""
+    failed: Callable[[BaseException], object]
+    """Called with an exception that `serve` raises."""
     persistent: bool = False
 
     @property
@@ -37,12 +38,7 @@ class InterceptOrigin:
 
     async def open(self) -> trio.abc.Stream:
         """Start the plugin's `serve` on the other end."""
-        nursery = self.txn.session.nursery
-        assert nursery is not None
-        identity = Identity(
-            tag=self.txn.tag, id=self.txn.id, opener_address=("proxy", 0), peer_address=(self.plugin, 0), client=self.txn.client
-        )
-        ours, theirs = make_pair(identity, window_of(8), 0)
+        ours, theirs = make_pair(self.identity, window_of(8), 0)
         scope = trio.CancelScope()
         theirs.watch_peer(lambda _reason: scope.cancel())
 
@@ -55,12 +51,12 @@ class InterceptOrigin:
             except BaseException as exc:  # noqa: BLE001 - sorted out
                 failure, passing = sort_out(exc)
                 if failure is not None:
-                    blame_intercept(self.txn, self.plugin, failure)
+                    self.failed(failure)
                     theirs.break_off("the plugin failed")
                 if passing is not None:
                     raise passing from None
             finally:
                 await close_now(theirs)
 
-        nursery.start_soon(run, name=f"intercept by {self.plugin}")
+        self.nursery.start_soon(run, name=f"intercept by {self.plugin}")
         return ours

@@ -15,8 +15,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from trio_tsconnect.engine._errors import TransactionFailure
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import ProbedTransport, close_now
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

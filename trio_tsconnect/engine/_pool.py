@@ -21,10 +21,9 @@ from collections.abc import Callable, Hashable
 import attrs
 import trio
 
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._options import OriginConfig
 from trio_tsconnect.engine._origin import Origin
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input
 
 Holder = tuple[Hashable, ...]

@@ -6,7 +6,6 @@ import math
 
 import trio
 
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
 from trio_tsconnect.engine._states import State
@@ -22,6 +21,7 @@ from trio_tsconnect.message import (
     MessageError,
     Request,
     Response,
+    TransactionFailure,
     error_page,
     has_no_content,
     max_forwards,

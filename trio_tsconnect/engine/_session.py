@@ -17,11 +17,10 @@ import trio
 
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._gone import InputWatch
 from trio_tsconnect.engine._plugin import plugin_name
 from trio_tsconnect.engine._states import State
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, close_now, describe_client, has_input, watch_peer
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,13 +18,14 @@ from trio_tsconnect.engine._bodies import Transform, Transforms, read_request_bo
 from trio_tsconnect.engine._connect import ConnectOptions
 from trio_tsconnect.engine._errors import InvalidState
 from trio_tsconnect.engine._fetch import FetchedResponse, fetch
+from trio_tsconnect.engine._hooks import blame_intercept
 from trio_tsconnect.engine._intercept import InterceptOrigin, Serve
 from trio_tsconnect.engine._plugin import Hooks
 from trio_tsconnect.engine._states import TRANSITIONS, State
 from trio_tsconnect.engine._watch import Pace, Watch
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import Headers, HeadersInput, Request, Response, TargetURI
-from trio_tsconnect.stream import ClientInfo, VirtualConnection
+from trio_tsconnect.stream import ClientInfo, Identity, VirtualConnection
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._config import HttpConfig, OriginConfig, RemapRule
@@ -220,7 +222,10 @@ class Transaction:
         when the transaction lets go of the connection. An exception in it, or an answer that is not HTTP, is a 502. Source: `TSHttpTxnIntercept`.
         """
         self._only_in("intercept()", State.READ_REQUEST, State.REMAP)
-        self.intercept_origin = InterceptOrigin(self, serve, self.plugin_name or "-")
+        plugin, nursery = self.plugin_name or "-", self.session.nursery
+        assert nursery is not None
+        identity = Identity(tag=self.tag, id=self.id, opener_address=("proxy", 0), peer_address=(plugin, 0), client=self.client)
+        self.intercept_origin = InterceptOrigin(serve, plugin, identity, nursery, partial(blame_intercept, self, plugin))
 
     def transform_request(self, transform: Transform) -> None:
         """Send the request body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`; its framing follows.

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import trio
 
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._watch import Watch
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import close_now, reset
 
 _READ_SIZE = 65536

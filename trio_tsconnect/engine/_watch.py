@@ -10,9 +10,8 @@ import math
 
 import trio
 
-from trio_tsconnect.engine._errors import TransactionFailure
 from trio_tsconnect.engine._timer import Timer
-from trio_tsconnect.message import Failure
+from trio_tsconnect.message import Failure, TransactionFailure
 
 
 class Pace:

@@ -8,6 +8,7 @@ from trio_tsconnect.message._errors import MessageError as MessageError
 from trio_tsconnect.message._failure import Failure as Failure
 from trio_tsconnect.message._failure import Outcome as Outcome
 from trio_tsconnect.message._failure import Party as Party
+from trio_tsconnect.message._failure import TransactionFailure as TransactionFailure
 from trio_tsconnect.message._failure import outcome as outcome
 from trio_tsconnect.message._fields import HOP_BY_HOP as HOP_BY_HOP
 from trio_tsconnect.message._fields import accepts_trailers as accepts_trailers

@@ -146,3 +146,26 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
             return 500, "proxy"
         case _:
             assert_never(failure)
+
+
+_SENTENCES = {
+    Failure.DESCENDANTS: "The request that began it all may have no more descendants.",
+    Failure.HEADER_TIMEOUT: "The request head did not arrive in time.",
+    Failure.REQUEST_BODY_TIMEOUT: "The request body stopped arriving.",
+    Failure.ORIGIN_RESPONSE_TIMEOUT: "The origin did not answer in time.",
+    Failure.ORIGIN_INACTIVITY: "The origin stopped in the middle of the exchange.",
+    Failure.TRANSACTION_TIMEOUT: "The request took longer than it may.",
+    Failure.DEADLINE: "The deadline of the request has passed.",
+}
+
+
+@public("trio_tsconnect.message")
+class TransactionFailure(Exception):
+    """Ends a transaction: what failed, and one sentence for the client and the log. Never leaves the engine."""
+
+    def __init__(self, failure: Failure | MessageError, detail: str = "", *, plugin: str | None = None) -> None:
+        super().__init__(detail or str(failure))
+        self.failure = failure
+        self.detail: str = detail or (failure.detail if isinstance(failure, MessageError) else _SENTENCES.get(failure, ""))
+        self.plugin = plugin
+        self.log: dict[str, str] | None = None
