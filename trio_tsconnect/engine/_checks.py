@@ -143,13 +143,14 @@ def instance_of(*kinds: type, expected: str) -> Validator:
 
 
 def each(kind: type) -> Validator:
-    """A tuple whose members are all of one class."""
+    """A tuple whose members are all of one class. An error names `PluginBase` as the class that users derive from it."""
+    name = kind.__name__.removesuffix("Base")
+    article = "an" if name[0] in "AEIOU" else "a"
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         for index, member in enumerate(value):
             if not isinstance(member, kind):
-                article = "an" if kind.__name__[0] in "AEIOU" else "a"
-                raise ConfigError(f"must be {article} {kind.__name__}, got {shown(member)}", key=f"{attribute.name}[{index}]")
+                raise ConfigError(f"must be {article} {name}, got {shown(member)}", key=f"{attribute.name}[{index}]")
 
     return check
 

@@ -14,7 +14,7 @@ from trio_tsconnect.engine._access import AccessRule
 from trio_tsconnect.engine._checks import ConfigError, as_tuple, each, instance_of
 from trio_tsconnect.engine._http2_limits import Http2Limits
 from trio_tsconnect.engine._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, TlsFiles, split_connect_pattern
-from trio_tsconnect.engine._plugin import Plugin
+from trio_tsconnect.engine._plugin_base import PluginBase
 from trio_tsconnect.engine._remap import RemapRule
 
 __all__ = [
@@ -61,7 +61,7 @@ class ProxyConfig:
     """Who may do what; the first rule that matches a request decides, and without one it is allowed."""
     listen: tuple[ListenConfig, ...] = field(default=(), converter=as_tuple, validator=[each(ListenConfig), _check_listen])
     """The addresses that the command serves; code that embeds a proxy opens its own listeners."""
-    plugins: tuple[Plugin, ...] = field(default=(), converter=as_tuple, validator=each(Plugin), metadata={"key": "plugin"})
+    plugins: tuple[PluginBase, ...] = field(default=(), converter=as_tuple, validator=each(PluginBase), metadata={"key": "plugin"})
     """Plugins of every transaction, before those that `open_proxy` is given; in a file, `[[plugin]]` tables of `use` and `options`."""
 
     @classmethod

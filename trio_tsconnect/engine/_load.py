@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 import attrs
 
 from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
-from trio_tsconnect.engine._plugin import Plugin
+from trio_tsconnect.engine._plugin_base import PluginBase
 
 GROUP: Final = "trio_tsconnect.plugins"
 """The entry point group in which an installed package gives its plugins names."""
@@ -29,12 +29,12 @@ _PATH = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*
 _EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
 
 
-def find_plugin(use: object, folder: Path) -> type[Plugin]:
+def find_plugin(use: object, folder: Path) -> type[PluginBase]:
     """The plugin class of a name; a module in `folder` is found too, after all others."""
     if not isinstance(use, str) or not use:
         raise ConfigError(f'must be "package.module:Class" or the name of an installed plugin, got {shown(use)}')
     found = _import(use, folder) if ":" in use else _installed(use)
-    if not (isinstance(found, type) and issubclass(found, Plugin)):
+    if not (isinstance(found, type) and issubclass(found, PluginBase)):
         raise ConfigError(f"{shown(use)} is no plugin, expected a subclass of trio_tsconnect.Plugin")
     return found
 
@@ -48,12 +48,16 @@ def _import(use: str, folder: Path) -> object:
         try:
             found = getattr(found, name)
         except AttributeError:
-            near = did_you_mean(
-                name, [n for n, v in vars(found).items() if isinstance(v, type) and issubclass(v, Plugin) and v is not Plugin]
-            )
+            near = did_you_mean(name, _plugins_in(vars(found)))
             hint = near if near.startswith(";") else f", {_EXPECTED}"
             raise ConfigError(f"there is no {shown(name)} in {path['module']}{_which_file(path['module'], folder)}{hint}") from None
     return found
+
+
+def _plugins_in(names: Mapping[str, object]) -> list[str]:
+    """The names of plugin classes, without the base classes that a module imports to derive from."""
+    bases = ("trio_tsconnect", "trio_tsconnect.config")
+    return [n for n, v in names.items() if isinstance(v, type) and issubclass(v, PluginBase) and v.__module__ not in bases]
 
 
 def import_module(name: str, folder: Path) -> object:
@@ -102,7 +106,7 @@ def _installed(name: str) -> object:
         raise ConfigError(f"the plugin {shown(name)} cannot be imported ({type(exc).__name__}: {exc}{_where(exc)})") from exc
 
 
-def options_class(plugin: type[Plugin]) -> type | None:
+def options_class(plugin: type[PluginBase]) -> type | None:
     """The attrs class of a plugin's options, None for a plugin that takes none."""
     options = getattr(plugin, "Options", None)
     if options is None:
@@ -112,11 +116,11 @@ def options_class(plugin: type[Plugin]) -> type | None:
     return options
 
 
-def make_plugin(plugin: type[Plugin], options: Any) -> Plugin:
+def make_plugin(plugin: type[PluginBase], options: Any) -> PluginBase:
     """An instance, with its options if it takes any. `ConfigError` for whatever it finds wrong with them."""
     make: Any = plugin
     try:
-        made: Plugin = make() if options is None else make(options)
+        made: PluginBase = make() if options is None else make(options)
     except ConfigError:
         raise
     except Exception as exc:

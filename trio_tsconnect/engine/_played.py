@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._checks import ConfigError
-from trio_tsconnect.engine._plugin import Plugin
+from trio_tsconnect.engine._plugin_base import PluginBase
 
-Load = Callable[[], Plugin]
+Load = Callable[[], PluginBase]
 """Makes the plugin; `ConfigError` when what it is made of is not there."""
 Parse = Callable[[str], Load]
 """Judges what follows the scheme and its colon, without loading anything; `ConfigError` when it is not sound."""
@@ -38,7 +38,7 @@ def check_origin(to: str) -> None:
     _parse(to)
 
 
-def load_origin(to: str) -> Plugin:
+def load_origin(to: str) -> PluginBase:
     """The plugin that plays the origin; `ConfigError` when it cannot be loaded."""
     return _parse(to)()
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_tsconnect._util import public
+from trio_tsconnect.engine._plugin_base import PluginBase
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._proxy import Proxy
@@ -34,7 +35,7 @@ HOOKS: Final = {
 
 
 @public("trio_tsconnect")
-class Plugin:
+class Plugin(PluginBase):
     """Something that takes part in transactions. Subclass it and override any of its methods; all are async and return None.
 
     A hook speaks through its argument: it changes `txn.request` and `txn.response`, answers with `txn.respond(...)`, adds to `txn.log`. Hooks
@@ -54,9 +55,6 @@ class Plugin:
                 raise TypeError(f"{cls.__qualname__}.{name} is no hook; the hooks are {', '.join(HOOKS)} (other coroutines: begin with _)")
             if name in HOOKS and not inspect.iscoroutinefunction(value):
                 raise TypeError(f"{cls.__qualname__}.{name} is a hook and must be an async method")
-
-    log_name: str = ""
-    """The name by which the log knows the plugin: "" takes the name of its class, with `#2` and so on for further ones in one proxy."""
 
     async def run(self, proxy: Proxy) -> None:
         """The plugin's own work, started with the proxy in its nursery and cancelled when it closes. An exception is logged and ends it alone."""

@@ -20,7 +20,7 @@ from trio_tsconnect.engine._access import AccessRule
 from trio_tsconnect.engine._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
 from trio_tsconnect.engine._options import HttpConfig, OriginConfig
 from trio_tsconnect.engine._played import check_origin, is_origin_scheme
-from trio_tsconnect.engine._plugin import Plugin
+from trio_tsconnect.engine._plugin_base import PluginBase
 from trio_tsconnect.message import DEFAULT_PORTS, TargetURI, parse_authority
 
 _HTTP_OVERRIDES = frozenset(
@@ -93,7 +93,7 @@ class RemapRule:
     """PEM file of the authorities to trust for this origin, which is then verified; None takes `origin.ca_file`."""
     verify: bool | None = field(default=None, kw_only=True, validator=optional_flag)
     """Check this origin's certificate and name; None takes `origin.verify`."""
-    plugins: tuple[Plugin, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(Plugin))
+    plugins: tuple[PluginBase, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(PluginBase))
     """Plugins for the transactions of this rule, after those of the proxy; in a file, names, or tables of `use` and `options`."""
     access: tuple[AccessRule, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(AccessRule))
     """Who may use this rule; a request must get past these and past those of the proxy."""

@@ -17,7 +17,7 @@ import attrs
 
 from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
 from trio_tsconnect.engine._load import find_plugin, is_plain, judge, make_plugin, options_class
-from trio_tsconnect.engine._plugin import Plugin
+from trio_tsconnect.engine._plugin_base import PluginBase
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -42,7 +42,7 @@ def converter_of(folder: Path, *, strangers: bool = False) -> Converter:
     for plain in (bool, int, float, str):
         converter.register_structure_hook(plain, plain_hook)
     converter.register_structure_hook_func(is_plain, plain_hook)
-    converter.register_structure_hook_func(lambda kind: kind is Plugin, lambda value, _kind: _plugin(value, folder))
+    converter.register_structure_hook_func(lambda kind: kind is PluginBase, lambda value, _kind: _plugin(value, folder))
 
     def optional_hook(kind: Any) -> Callable[[Any, Any], Any]:
         member = next(member for member in get_args(kind) if attrs.has(member))
@@ -131,7 +131,7 @@ def _join(where: str, key: str) -> str:
 # --- plugins -------------------------------------------------------------------------------------------------------------------------
 
 
-def _plugin(value: Any, folder: Path) -> Plugin:
+def _plugin(value: Any, folder: Path) -> PluginBase:
     """`"package.module:Class"`, or a table of `use` and `options`, as the plugin that it names."""
     table = {"use": value} if isinstance(value, str) else dict(_expect(value, dict, "the name of a plugin, or a table with `use`"))
     for key in table.keys() - {"use", "options"}:
