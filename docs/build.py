@@ -20,14 +20,11 @@ from typing import Any
 
 import attrs
 
-import trio_tsconnect.engine
 import trio_tsconnect.http2
-import trio_tsconnect.log
-import trio_tsconnect.message
 import trio_tsconnect.plugins
-import trio_tsconnect.stream
 from trio_tsconnect import Plugin, Transaction
-from trio_tsconnect.engine import HOOKS, TRANSITIONS, ConfigError, HttpConfig, OriginConfig, RemapRule, State
+from trio_tsconnect.config import ConfigError, HttpConfig, OriginConfig, RemapRule
+from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
 from trio_tsconnect.message import Failure, outcome
 
 HERE = Path(__file__).parent
@@ -36,15 +33,15 @@ PAGES = ("transaction.md", "plugins.md", "api.md")
 _REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z0-9 ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
 
-def documented(room: ModuleType, *path: str) -> dict[str, str]:
-    """What stands under each attribute of a class in the source of a room: attributes have no docstring that could be asked for."""
-    for file in Path(room.__path__[0]).glob("*.py"):
+def documented(*path: str) -> dict[str, str]:
+    """What stands under each attribute of a class in the source: attributes have no docstring that could be asked for."""
+    for file in sorted(Path(trio_tsconnect.__path__[0]).rglob("*.py")):
         body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
         for name in path:
             body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == name), [])
         if body:
             return dict(_documented(body))
-    raise LookupError(f"no class {'.'.join(path)} in {room.__name__}")
+    raise LookupError(f"no class {'.'.join(path)} in the package")
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -69,7 +66,7 @@ def state_diagram() -> str:
 
 def state_table() -> str:
     """Each state, and what may follow it."""
-    meaning = documented(trio_tsconnect.engine, "State")
+    meaning = documented("State")
     rows = [
         f"| `{state.value}` | {meaning[state.name]} | {', '.join(f'`{each.value}`' for each in State if each in TRANSITIONS[state]) or 'nothing'} |"
         for state in State
@@ -94,13 +91,13 @@ def option_table(name: str) -> str:
     """The options of a class of `trio_tsconnect.plugins`: those of a plugin, or of a part of them."""
     kind = getattr(trio_tsconnect.plugins, name)
     path = (name, "Options") if hasattr(kind, "Options") else (name,)
-    words = documented(trio_tsconnect.plugins, *path)
+    words = documented(*path)
     return _with_defaults("option", getattr(kind, "Options", kind), words)
 
 
 def field_table(room: ModuleType, name: str) -> str:
     """The fields of a value that users make or read; where they only read it, no defaults."""
-    kind, words = getattr(room, name), documented(room, name)
+    kind, words = getattr(room, name), documented(name)
     if name not in ONLY_READ:
         return _with_defaults("field", kind, words)
     return "\n".join(["| field | |", "|---|---|", *(f"| `{field.name}` | {words[field.name]} |" for field in attrs.fields(kind))])
@@ -108,7 +105,7 @@ def field_table(room: ModuleType, name: str) -> str:
 
 def cause_table() -> str:
     """Each failure as the log names it, with what follows from it."""
-    meaning = documented(trio_tsconnect.message, "Failure")
+    meaning = documented("Failure")
     rows = [
         f"| `{end.why}` | {end.by} | {end.status or 'none'} | {meaning[failure.name]} |"
         for failure in Failure
@@ -184,25 +181,26 @@ ONLY_READ = ("LogRecord", "ProxyStatistics", "TreeNode")
 VALUES: dict[str, ModuleType] = {
     **dict.fromkeys(
         (
-            "ConnectOptions",
-            "ProxyConfig",
-            "HttpConfig",
-            "OriginConfig",
-            "LogConfig",
-            "ListenConfig",
-            "TlsFiles",
-            "RemapRule",
             "AccessRule",
+            "ClientInfo",
+            "ConnectOptions",
+            "HttpConfig",
+            "ListenConfig",
+            "LogConfig",
+            "LogRecord",
+            "OriginConfig",
+            "ProxyConfig",
             "ProxyStatistics",
+            "RemapRule",
+            "TLSInfo",
+            "TlsFiles",
             "TreeNode",
         ),
-        trio_tsconnect.engine,
+        trio_tsconnect,
     ),
-    **dict.fromkeys(("ClientInfo", "TLSInfo"), trio_tsconnect.stream),
-    "Http2Limits": trio_tsconnect.engine,
-    "LogRecord": trio_tsconnect.log,
+    "Http2Limits": trio_tsconnect.http2,
 }
-"""The values whose fields are listed, and where each is defined."""
+"""The values whose fields are listed, and where users find each."""
 
 REGIONS: dict[str, Callable[[], str]] = {
     "state diagram": state_diagram,

@@ -1,25 +1,25 @@
 """A programmable HTTP proxy and gateway engine for trio, to which code in the same process connects with no socket at all."""
 
 from trio_tsconnect._version import __version__ as __version__
-from trio_tsconnect.engine import AccessRule as AccessRule
-from trio_tsconnect.engine import ConfigError as ConfigError
+from trio_tsconnect.config import AccessRule as AccessRule
+from trio_tsconnect.config import ConfigError as ConfigError
+from trio_tsconnect.config import HttpConfig as HttpConfig
+from trio_tsconnect.config import ListenConfig as ListenConfig
+from trio_tsconnect.config import LogConfig as LogConfig
+from trio_tsconnect.config import OriginConfig as OriginConfig
+from trio_tsconnect.config import ProxyConfig as ProxyConfig
+from trio_tsconnect.config import RemapRule as RemapRule
+from trio_tsconnect.config import TlsFiles as TlsFiles
 from trio_tsconnect.engine import ConnectOptions as ConnectOptions
 from trio_tsconnect.engine import ConnectRefused as ConnectRefused
 from trio_tsconnect.engine import FetchedResponse as FetchedResponse
 from trio_tsconnect.engine import FetchError as FetchError
 from trio_tsconnect.engine import FrontEnd as FrontEnd
-from trio_tsconnect.engine import HttpConfig as HttpConfig
 from trio_tsconnect.engine import InvalidState as InvalidState
-from trio_tsconnect.engine import ListenConfig as ListenConfig
-from trio_tsconnect.engine import LogConfig as LogConfig
-from trio_tsconnect.engine import OriginConfig as OriginConfig
 from trio_tsconnect.engine import Plugin as Plugin
 from trio_tsconnect.engine import Proxy as Proxy
-from trio_tsconnect.engine import ProxyConfig as ProxyConfig
 from trio_tsconnect.engine import ProxyStatistics as ProxyStatistics
-from trio_tsconnect.engine import RemapRule as RemapRule
 from trio_tsconnect.engine import Session as Session
-from trio_tsconnect.engine import TlsFiles as TlsFiles
 from trio_tsconnect.engine import Transaction as Transaction
 from trio_tsconnect.engine import TreeNode as TreeNode
 from trio_tsconnect.engine import open_proxy as open_proxy

@@ -11,7 +11,7 @@ import pytest
 from tests.asgi._stand import GET
 from trio_tsconnect import ConfigError, ProxyConfig, RemapRule, open_proxy
 from trio_tsconnect.asgi import load_application
-from trio_tsconnect.engine import register_origin_scheme
+from trio_tsconnect.config import register_origin_scheme
 from trio_tsconnect.testing import exchange
 
 MODULE = """
@@ -114,7 +114,7 @@ async def test_file_that_names_no_application_is_refused_with_its_key(applicatio
 
 async def test_scheme_of_ones_own_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     from trio_tsconnect import Plugin, Transaction
-    from trio_tsconnect.engine import _played
+    from trio_tsconnect.config import _played
 
     monkeypatch.setattr(_played, "_registered", dict(_played._registered))
 

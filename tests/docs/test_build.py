@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-import trio_tsconnect.engine
 from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,7 +47,7 @@ def test_every_hook_is_in_the_reference_with_words_of_its_own(build: ModuleType)
 
 
 def test_every_state_is_explained_and_every_way_between_two_is_drawn_or_said(build: ModuleType) -> None:
-    assert build.documented(trio_tsconnect.engine, "State").keys() == {state.name for state in State}
+    assert build.documented("State").keys() == {state.name for state in State}
     drawn = set(build.state_diagram().splitlines())
     for state, following in TRANSITIONS.items():
         for each in following:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trio_tsconnect import ProxyConfig
-from trio_tsconnect.engine import warnings
+from trio_tsconnect.config import warnings
 
 
 def check(file: str) -> int:

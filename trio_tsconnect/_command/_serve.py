@@ -25,7 +25,7 @@ import trio
 from trio_tsconnect import JsonLinesLog, Log, LogConfig, Proxy, ProxyConfig, open_proxy
 from trio_tsconnect._command._listen import Door, Protocols, close_doors, find_protocols, open_doors
 from trio_tsconnect._command._say import CommandError, say, why
-from trio_tsconnect.engine import warnings
+from trio_tsconnect.config import warnings
 from trio_tsconnect.log import StderrLog
 
 logger = logging.getLogger("trio_tsconnect")

@@ -15,7 +15,7 @@ from trio_tsconnect import ConfigError
 from trio_tsconnect._util import public
 from trio_tsconnect.asgi._origin import AsgiOrigin, AsgiPlugin
 from trio_tsconnect.asgi._types import Application
-from trio_tsconnect.engine import register_origin_scheme
+from trio_tsconnect.config import register_origin_scheme
 
 _NAME = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<path>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?P<call>\(\))?")
 

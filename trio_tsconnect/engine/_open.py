@@ -13,8 +13,7 @@ import trio
 
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._config import ProxyConfig
-from trio_tsconnect.engine._played import load_origin
+from trio_tsconnect.config import ProxyConfig, load_origin
 from trio_tsconnect.engine._plugin import Hooks, Plugin, name_plugins
 from trio_tsconnect.engine._proxy import Nowhere, Proxy
 from trio_tsconnect.log import JsonLinesLog, Log, StderrLog

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._plugin_base import PluginBase
+from trio_tsconnect.config import PluginBase
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._proxy import Proxy

@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable
 import attrs
 import trio
 
-from trio_tsconnect.engine._options import OriginConfig
+from trio_tsconnect.config import OriginConfig
 from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input

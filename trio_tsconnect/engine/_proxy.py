@@ -13,9 +13,8 @@ import attrs
 import trio
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._access import admits
+from trio_tsconnect.config import ProxyConfig, RemapRule, RemapTable, admits
 from trio_tsconnect.engine._children import open_child
-from trio_tsconnect.engine._config import ProxyConfig
 from trio_tsconnect.engine._connect import ConnectOptions
 from trio_tsconnect.engine._errors import ConnectRefused
 from trio_tsconnect.engine._fetch import FetchedResponse, fetch
@@ -24,7 +23,6 @@ from trio_tsconnect.engine._gone import Sweep
 from trio_tsconnect.engine._hooks import fire_closing
 from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
 from trio_tsconnect.engine._pool import Pool
-from trio_tsconnect.engine._remap import RemapRule, RemapTable
 from trio_tsconnect.engine._session import Session
 from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.engine._transaction import Transaction

@@ -28,7 +28,7 @@ from trio_tsconnect.message import Headers, HeadersInput, Request, Response, Tar
 from trio_tsconnect.stream import ClientInfo, Identity, VirtualConnection
 
 if TYPE_CHECKING:
-    from trio_tsconnect.engine._config import HttpConfig, OriginConfig, RemapRule
+    from trio_tsconnect.config import HttpConfig, OriginConfig, RemapRule
     from trio_tsconnect.engine._pool import OriginConnection
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._session import Session

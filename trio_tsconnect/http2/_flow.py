@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trio_tsconnect.engine import Http2Limits
+from trio_tsconnect.config import Http2Limits
 from trio_tsconnect.http2._limits import Shared
 from trio_tsconnect.http2._protocol import Machine
 

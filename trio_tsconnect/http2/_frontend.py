@@ -14,7 +14,7 @@ import trio
 
 from trio_tsconnect import ClientInfo, ConnectOptions, ConnectRefused, Proxy, VirtualConnection
 from trio_tsconnect._util import public
-from trio_tsconnect.engine import Http2Limits
+from trio_tsconnect.config import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import Rejected, read_request
 from trio_tsconnect.http2._flow import ConnectionWindow, StreamWindow

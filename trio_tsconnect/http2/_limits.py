@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from trio_tsconnect import Proxy
-from trio_tsconnect.engine import Http2Limits, RateLimit
+from trio_tsconnect.config import Http2Limits, RateLimit
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 
 

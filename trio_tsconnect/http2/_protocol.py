@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as missing:
     raise lacks("h2", "trio_tsconnect.http2", missing) from None
 
-from trio_tsconnect.engine import Http2Limits
+from trio_tsconnect.config import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 from trio_tsconnect.http2._frames import MAX_FRAME, PREFACE, settings_frame
 from trio_tsconnect.http2._hpack import FieldDecoder, Fields, SmallEncoder

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_tsconnect.engine import Http2Limits
+from trio_tsconnect.config import Http2Limits
 from trio_tsconnect.http2 import _frames as f
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import read_trailers

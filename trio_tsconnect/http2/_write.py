@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_tsconnect.engine import Http2Limits
+from trio_tsconnect.config import Http2Limits
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 from trio_tsconnect.http2._priority import rank
 from trio_tsconnect.http2._protocol import Machine

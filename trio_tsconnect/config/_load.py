@@ -19,8 +19,8 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
 
-from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
-from trio_tsconnect.engine._plugin_base import PluginBase
+from trio_tsconnect.config._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect.config._plugin_base import PluginBase
 
 GROUP: Final = "trio_tsconnect.plugins"
 """The entry point group in which an installed package gives its plugins names."""

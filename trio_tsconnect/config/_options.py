@@ -13,7 +13,7 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._checks import (
+from trio_tsconnect.config._checks import (
     ConfigError,
     as_tuple,
     count,

@@ -10,8 +10,8 @@ import importlib
 from collections.abc import Callable
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._checks import ConfigError
-from trio_tsconnect.engine._plugin_base import PluginBase
+from trio_tsconnect.config._checks import ConfigError
+from trio_tsconnect.config._plugin_base import PluginBase
 
 Load = Callable[[], PluginBase]
 """Makes the plugin; `ConfigError` when what it is made of is not there."""
@@ -22,7 +22,7 @@ _AT_HOME = {"asgi": "trio_tsconnect.asgi", "asgi+trio": "trio_tsconnect.asgi"}
 _registered: dict[str, Parse] = {}
 
 
-@public("trio_tsconnect.engine")
+@public("trio_tsconnect.config")
 def register_origin_scheme(scheme: str, parse: Parse) -> None:
     """Make `to = "scheme:..."` of a remap rule mean the plugin that `parse("...")()` makes. The same `to` is loaded once for a proxy."""
     _registered[scheme.lower()] = parse
@@ -38,6 +38,7 @@ def check_origin(to: str) -> None:
     _parse(to)
 
 
+@public("trio_tsconnect.config")
 def load_origin(to: str) -> PluginBase:
     """The plugin that plays the origin; `ConfigError` when it cannot be loaded."""
     return _parse(to)()

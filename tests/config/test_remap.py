@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_tsconnect.engine import ConfigError, HttpConfig, OriginConfig, RemapRule, RemapTable
-from trio_tsconnect.engine._remap import climbs
+from trio_tsconnect.config import ConfigError, HttpConfig, OriginConfig, RemapRule, RemapTable
+from trio_tsconnect.config._remap import climbs
 from trio_tsconnect.message import TargetURI
 
 

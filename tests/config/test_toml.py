@@ -15,7 +15,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trio_tsconnect.engine import (
+from trio_tsconnect.config import (
     ConfigError,
     Http2Limits,
     HttpConfig,
@@ -306,7 +306,7 @@ def test_configuration_from_python_needs_no_cattrs() -> None:
 
     program = (
         "import sys; sys.modules['cattrs'] = None\n"
-        "from trio_tsconnect.engine import ProxyConfig, RemapRule\n"
+        "from trio_tsconnect.config import ProxyConfig, RemapRule\n"
         "print(ProxyConfig(remap=[RemapRule('/', 'http://o')]).remap[0].to)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -335,7 +335,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.dictionaries(st.sampled_from(KNOWN), VALUES, max_size=3))
 def test_no_document_is_refused_with_anything_but_one_line(raw: dict[str, Any], tmp_path: Path) -> None:
-    from trio_tsconnect.engine import _toml
+    from trio_tsconnect.config import _toml
 
     refusal: ConfigError | None = None
     try:

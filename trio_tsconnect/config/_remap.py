@@ -16,11 +16,11 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._access import AccessRule
-from trio_tsconnect.engine._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
-from trio_tsconnect.engine._options import HttpConfig, OriginConfig
-from trio_tsconnect.engine._played import check_origin, is_origin_scheme
-from trio_tsconnect.engine._plugin_base import PluginBase
+from trio_tsconnect.config._access import AccessRule
+from trio_tsconnect.config._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
+from trio_tsconnect.config._options import HttpConfig, OriginConfig
+from trio_tsconnect.config._played import check_origin, is_origin_scheme
+from trio_tsconnect.config._plugin_base import PluginBase
 from trio_tsconnect.message import DEFAULT_PORTS, TargetURI, parse_authority
 
 _HTTP_OVERRIDES = frozenset(
@@ -206,7 +206,7 @@ def _parse_path(path: str, key: str) -> str:
     return path
 
 
-@public("trio_tsconnect.engine")
+@public("trio_tsconnect.config")
 @attrs.resolve_types
 @attrs.frozen
 class Match:
@@ -237,7 +237,7 @@ class _Bucket:
         return None
 
 
-@public("trio_tsconnect.engine")
+@public("trio_tsconnect.config")
 class RemapTable:
     """All remap rules of a proxy, ready to be asked.
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import attrs
 
-from trio_tsconnect.engine._checks import ConfigError, did_you_mean, shown
-from trio_tsconnect.engine._load import find_plugin, is_plain, judge, make_plugin, options_class
-from trio_tsconnect.engine._plugin_base import PluginBase
+from trio_tsconnect.config._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect.config._load import find_plugin, is_plain, judge, make_plugin, options_class
+from trio_tsconnect.config._plugin_base import PluginBase
 
 if TYPE_CHECKING:
     from cattrs import Converter

@@ -15,7 +15,7 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._checks import ConfigError, as_tuple, one_of, optional_flag, shown
+from trio_tsconnect.config._checks import ConfigError, as_tuple, one_of, optional_flag, shown
 from trio_tsconnect.message import Failure, TransactionFailure, is_token
 from trio_tsconnect.stream import ClientInfo
 
@@ -128,6 +128,7 @@ def _has_certificate(client: ClientInfo, wanted: tuple[str, ...]) -> bool:
     return False
 
 
+@public("trio_tsconnect.config")
 def check_access(rules: Iterable[AccessRule], *, client: ClientInfo, method: str, internal: bool) -> None:
     """Let the first rule that matches decide; `TransactionFailure` when it denies. Without a match the request is allowed."""
     for rule in rules:
@@ -137,6 +138,7 @@ def check_access(rules: Iterable[AccessRule], *, client: ClientInfo, method: str
             return
 
 
+@public("trio_tsconnect.config")
 def admits(rules: Iterable[AccessRule], *, client: ClientInfo | None, internal: bool) -> bool:
     """Whether there is any method that the rules do not deny this client; where there is none, not even a connection is worth having."""
     for rule in rules:

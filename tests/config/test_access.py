@@ -26,8 +26,9 @@ from trio_tsconnect import (
     open_proxy,
     open_virtual_connection_pair,
 )
-from trio_tsconnect.engine import HOOKS, warnings
-from trio_tsconnect.engine._access import admits, check_access
+from trio_tsconnect.config import warnings
+from trio_tsconnect.config._access import admits, check_access
+from trio_tsconnect.engine import HOOKS
 from trio_tsconnect.message import TransactionFailure
 from trio_tsconnect.testing import exchange
 

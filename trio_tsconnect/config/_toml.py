@@ -15,11 +15,11 @@ from typing import Any
 
 import attrs
 
-from trio_tsconnect.engine._checks import ConfigError
-from trio_tsconnect.engine._config import ProxyConfig
-from trio_tsconnect.engine._options import LogConfig, TlsFiles
-from trio_tsconnect.engine._played import load_origin
-from trio_tsconnect.engine._structure import converter_of, first_fault
+from trio_tsconnect.config._checks import ConfigError
+from trio_tsconnect.config._config import ProxyConfig
+from trio_tsconnect.config._options import LogConfig, TlsFiles
+from trio_tsconnect.config._played import load_origin
+from trio_tsconnect.config._structure import converter_of, first_fault
 
 _SYNTAX = re.compile(r"(?P<problem>.*) \((?:at )?(?P<place>[^()]*)\)", re.DOTALL)
 

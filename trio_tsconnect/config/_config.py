@@ -10,25 +10,12 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._access import AccessRule
-from trio_tsconnect.engine._checks import ConfigError, as_tuple, each, instance_of
-from trio_tsconnect.engine._http2_limits import Http2Limits
-from trio_tsconnect.engine._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, TlsFiles, split_connect_pattern
-from trio_tsconnect.engine._plugin_base import PluginBase
-from trio_tsconnect.engine._remap import RemapRule
-
-__all__ = [
-    "AccessRule",
-    "ConfigError",
-    "HttpConfig",
-    "ListenConfig",
-    "LogConfig",
-    "OriginConfig",
-    "ProxyConfig",
-    "RemapRule",
-    "TlsFiles",
-    "warnings",
-]
+from trio_tsconnect.config._access import AccessRule
+from trio_tsconnect.config._checks import ConfigError, as_tuple, each, instance_of
+from trio_tsconnect.config._http2 import Http2Limits
+from trio_tsconnect.config._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, split_connect_pattern
+from trio_tsconnect.config._plugin_base import PluginBase
+from trio_tsconnect.config._remap import RemapRule
 
 
 def _check_listen(_instance: Any, attribute: Any, value: tuple[ListenConfig, ...]) -> None:
@@ -71,7 +58,7 @@ class ProxyConfig:
         Relative paths in the file are relative to it. Certificates, keys and directories that it names are looked at, and nothing is
         opened to stay. Raises `ConfigError`, whose text is one line that names the file, the key, and what was expected.
         """
-        from trio_tsconnect.engine._toml import load
+        from trio_tsconnect.config._toml import load
 
         return load(path)
 
@@ -84,7 +71,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-@public("trio_tsconnect.engine")
+@public("trio_tsconnect.config")
 def warnings(config: ProxyConfig) -> list[str]:
     """What is legal in a configuration and still likely to be a mistake, a line each: an open proxy first of all."""
     found: list[str] = []

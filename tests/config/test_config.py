@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_tsconnect.engine import (
+from trio_tsconnect.config import (
     ConfigError,
     Http2Limits,
     HttpConfig,
@@ -248,7 +248,7 @@ def test_an_error_tells_its_parts_and_never_takes_two_lines() -> None:
 
 @pytest.mark.parametrize("module", ["_options", "_config", "_remap"])
 def test_every_field_says_what_it_means(module: str) -> None:
-    source = Path(importlib.import_module(f"trio_tsconnect.engine.{module}").__file__ or "").read_text()
+    source = Path(importlib.import_module(f"trio_tsconnect.config.{module}").__file__ or "").read_text()
     for kind in ast.walk(ast.parse(source)):
         if isinstance(kind, ast.ClassDef):
             for statement, after in itertools.pairwise(kind.body):

@@ -14,7 +14,7 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.engine._checks import count, instance_of, is_number, refuse, size
+from trio_tsconnect.config._checks import count, instance_of, is_number, refuse, size
 
 
 def _rate(_instance: Any, attribute: Any, value: Any) -> None:
