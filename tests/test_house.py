@@ -23,7 +23,9 @@ ROOMS_BELOW: dict[str, set[str]] = {
     "stream": {"message"},
     "log": {"message"},
     "config": {"message", "stream", "log"},
-    "engine": {"message", "stream", "log", "config"},
+    "hooks": {"message", "stream", "log", "config"},
+    "origin": {"message", "stream", "log", "config", "hooks"},
+    "engine": {"message", "stream", "log", "config", "hooks", "origin"},
 }
 """The core, and what each of its rooms may import. Every other room is an edge."""
 

@@ -10,12 +10,7 @@ from trio_tsconnect.config import OriginConfig as OriginConfig
 from trio_tsconnect.config import ProxyConfig as ProxyConfig
 from trio_tsconnect.config import RemapRule as RemapRule
 from trio_tsconnect.config import TlsFiles as TlsFiles
-from trio_tsconnect.engine import ConnectOptions as ConnectOptions
-from trio_tsconnect.engine import ConnectRefused as ConnectRefused
-from trio_tsconnect.engine import FetchedResponse as FetchedResponse
-from trio_tsconnect.engine import FetchError as FetchError
 from trio_tsconnect.engine import FrontEnd as FrontEnd
-from trio_tsconnect.engine import InvalidState as InvalidState
 from trio_tsconnect.engine import Plugin as Plugin
 from trio_tsconnect.engine import Proxy as Proxy
 from trio_tsconnect.engine import ProxyStatistics as ProxyStatistics
@@ -23,6 +18,9 @@ from trio_tsconnect.engine import Session as Session
 from trio_tsconnect.engine import Transaction as Transaction
 from trio_tsconnect.engine import TreeNode as TreeNode
 from trio_tsconnect.engine import open_proxy as open_proxy
+from trio_tsconnect.hooks import ConnectOptions as ConnectOptions
+from trio_tsconnect.hooks import ConnectRefused as ConnectRefused
+from trio_tsconnect.hooks import InvalidState as InvalidState
 from trio_tsconnect.log import JsonLinesLog as JsonLinesLog
 from trio_tsconnect.log import Log as Log
 from trio_tsconnect.log import LogRecord as LogRecord
@@ -31,6 +29,8 @@ from trio_tsconnect.message import Headers as Headers
 from trio_tsconnect.message import Request as Request
 from trio_tsconnect.message import Response as Response
 from trio_tsconnect.stream import ClientInfo as ClientInfo
+from trio_tsconnect.stream import FetchedResponse as FetchedResponse
+from trio_tsconnect.stream import FetchError as FetchError
 from trio_tsconnect.stream import TLSInfo as TLSInfo
 from trio_tsconnect.stream import VirtualConnection as VirtualConnection
 from trio_tsconnect.stream import open_virtual_connection_pair as open_virtual_connection_pair

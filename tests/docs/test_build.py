@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from trio_tsconnect.engine import HOOKS, TRANSITIONS, State
+from trio_tsconnect.engine import HOOKS
+from trio_tsconnect.hooks import TRANSITIONS, State
 
 DOCS = Path(__file__).parents[2] / "docs"
 

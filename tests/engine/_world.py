@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from trio_tsconnect import HttpConfig, LogRecord, MemoryLog, OriginConfig, Plugin, Proxy, ProxyConfig, VirtualConnection, open_proxy
-from trio_tsconnect.engine import ConnectOptions
+from trio_tsconnect.hooks import ConnectOptions
 from trio_tsconnect.stream import open_virtual_connection_pair
 
 Serve = Callable[["Wire"], Awaitable[None]]

@@ -327,7 +327,7 @@ async def test_an_origin_that_refuses_does_not_exist_or_cannot_be_trusted_is_a_5
     import trustme
 
     from trio_tsconnect import MemoryLog, OriginConfig, ProxyConfig, open_proxy
-    from trio_tsconnect.engine import ConnectOptions
+    from trio_tsconnect.hooks import ConnectOptions
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(context)

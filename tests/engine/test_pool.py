@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from trio_tsconnect.config import OriginConfig
-from trio_tsconnect.engine._pool import OriginConnection, Pool, PoolStatistics
 from trio_tsconnect.message import Failure, TransactionFailure
+from trio_tsconnect.origin._pool import OriginConnection, Pool, PoolStatistics
 from trio_tsconnect.stream import HeadLimits, VirtualConnection, open_virtual_connection_pair
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.engine._world import GET, OK, Wire, how, open_world, replying, silent
 from tests.engine.test_pool import FakeOrigin, held, make_pool
 from trio_tsconnect import ClientInfo, ConfigError, OriginConfig
-from trio_tsconnect.engine._pool import OriginConnection
+from trio_tsconnect.origin._pool import OriginConnection
 
 Clock = trio.testing.MockClock
 POST = b"POST /path HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 1000\r\n\r\n"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine._world import GET, Wire, open_world, replying
 from trio_tsconnect import InvalidState, Plugin, Transaction
-from trio_tsconnect.engine import TRANSITIONS, State
+from trio_tsconnect.hooks import TRANSITIONS, State
 
 
 def reachable(start: State) -> set[State]:

@@ -32,7 +32,7 @@ from trio_tsconnect import (
     open_proxy,
     open_virtual_connection_pair,
 )
-from trio_tsconnect.engine._origin import TCPOrigin
+from trio_tsconnect.origin._origin import TCPOrigin
 
 TARGET = ("origin.test", 80)
 OPENING = ("read_request", "pre_remap", "post_remap", "send_request", "read_response", "send_response")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_tsconnect.config import HttpConfig, OriginConfig
-from trio_tsconnect.engine._states import State
+from trio_tsconnect.hooks import State
 from trio_tsconnect.message import BadRequest, Request, TargetURI, parse_authority, target_uri
 
 if TYPE_CHECKING:

@@ -14,11 +14,9 @@ import logging
 import attrs
 import trio
 
-from trio_tsconnect.engine._connect import ConnectOptions
-from trio_tsconnect.engine._errors import ConnectRefused
 from trio_tsconnect.engine._session import Session
-from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.hooks import ConnectOptions, ConnectRefused, State
 from trio_tsconnect.stream import VirtualConnection, reset
 
 logger = logging.getLogger("trio_tsconnect")

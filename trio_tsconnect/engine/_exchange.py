@@ -16,13 +16,12 @@ import trio
 
 from trio_tsconnect.engine._bodies import Transforms, begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
 from trio_tsconnect.engine._hooks import fire
-from trio_tsconnect.engine._pool import OriginConnection
 from trio_tsconnect.engine._prepare import clean_response, frame_for_client, frame_for_origin, prepare_request
 from trio_tsconnect.engine._respond import finish_request, write_to_client
-from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.engine._tunnel import tunnel
 from trio_tsconnect.engine._watch import Watch
+from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
     CHUNKED_BODY,
     NO_BODY,
@@ -39,6 +38,7 @@ from trio_tsconnect.message import (
     keep_alive,
     strip_hop_by_hop,
 )
+from trio_tsconnect.origin import OriginConnection
 from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage, holds_input
 
 _OF_THE_CONTENT = frozenset(

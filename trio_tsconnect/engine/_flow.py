@@ -15,13 +15,11 @@ from trio_tsconnect.engine._bodies import answer_expectation
 from trio_tsconnect.engine._children import end_children
 from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
-from trio_tsconnect.engine._origin import Origin
-from trio_tsconnect.engine._pool import Holder
 from trio_tsconnect.engine._record import make_record
 from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure, unsay
 from trio_tsconnect.engine._route import choose_origin, judge, remap
-from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
     BadRequest,
     Failure,
@@ -35,6 +33,7 @@ from trio_tsconnect.message import (
     outcome,
     retry_safe,
 )
+from trio_tsconnect.origin import Holder, Origin
 from trio_tsconnect.stream import IncompleteMessage
 
 logger = logging.getLogger("trio_tsconnect")

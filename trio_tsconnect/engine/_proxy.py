@@ -15,21 +15,29 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.config import ProxyConfig, RemapRule, RemapTable, admits
 from trio_tsconnect.engine._children import open_child
-from trio_tsconnect.engine._connect import ConnectOptions
-from trio_tsconnect.engine._errors import ConnectRefused
-from trio_tsconnect.engine._fetch import FetchedResponse, fetch
 from trio_tsconnect.engine._flow import run_transaction
 from trio_tsconnect.engine._gone import Sweep
 from trio_tsconnect.engine._hooks import fire_closing
 from trio_tsconnect.engine._plugin import HookMethod, Hooks, Plugin
-from trio_tsconnect.engine._pool import Pool
 from trio_tsconnect.engine._session import Session
 from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.engine._tree import TreeNode, live_tree
+from trio_tsconnect.hooks import ConnectOptions, ConnectRefused
 from trio_tsconnect.log import Log, LogRecord
 from trio_tsconnect.message import Request
-from trio_tsconnect.stream import ClientInfo, HeadLimits, Identity, VirtualConnection, close_gently, make_pair, window_of
+from trio_tsconnect.origin import Pool
+from trio_tsconnect.stream import (
+    ClientInfo,
+    FetchedResponse,
+    HeadLimits,
+    Identity,
+    VirtualConnection,
+    close_gently,
+    fetch,
+    make_pair,
+    window_of,
+)
 
 logger = logging.getLogger("trio_tsconnect")
 _ids = itertools.count(1)

@@ -8,9 +8,9 @@ import trio
 
 from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
-from trio_tsconnect.engine._states import State
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.engine._watch import Pace
+from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
     EMPTY_BODY,
     NO_BODY,

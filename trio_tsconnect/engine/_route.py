@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 
 from trio_tsconnect.config import AccessRule, check_access
-from trio_tsconnect.engine._origin import TLS, Origin, TCPOrigin, UnixOrigin
 from trio_tsconnect.engine._transaction import Transaction
 from trio_tsconnect.message import BadRequest, Failure, TargetURI, TransactionFailure, target_uri, via_names
+from trio_tsconnect.origin import TLS, Origin, TCPOrigin, UnixOrigin
 from trio_tsconnect.stream import own_authority
 
 _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}

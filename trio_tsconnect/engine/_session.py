@@ -19,14 +19,14 @@ from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._gone import InputWatch
 from trio_tsconnect.engine._plugin import plugin_name
-from trio_tsconnect.engine._states import State
+from trio_tsconnect.hooks import State
 from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import ClientInfo, HTTP1Server, close_gently, close_now, describe_client, has_input, watch_peer
 
 if TYPE_CHECKING:
-    from trio_tsconnect.engine._connect import ConnectOptions
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._transaction import Transaction
+    from trio_tsconnect.hooks import ConnectOptions
 
 # What a front end gives as its reason when it closes or aborts a virtual connection for another's doing than its client's.
 _NOT_THE_CLIENTS = {

@@ -15,23 +15,20 @@ import trio
 
 from trio_tsconnect._util import public
 from trio_tsconnect.engine._bodies import Transform, Transforms, read_request_body
-from trio_tsconnect.engine._connect import ConnectOptions
-from trio_tsconnect.engine._errors import InvalidState
-from trio_tsconnect.engine._fetch import FetchedResponse, fetch
 from trio_tsconnect.engine._hooks import blame_intercept
-from trio_tsconnect.engine._intercept import InterceptOrigin, Serve
 from trio_tsconnect.engine._plugin import Hooks
-from trio_tsconnect.engine._states import TRANSITIONS, State
 from trio_tsconnect.engine._watch import Pace, Watch
+from trio_tsconnect.hooks import TRANSITIONS, ConnectOptions, InvalidState, State
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import Headers, HeadersInput, Request, Response, TargetURI
-from trio_tsconnect.stream import ClientInfo, Identity, VirtualConnection
+from trio_tsconnect.origin import InterceptOrigin, Serve
+from trio_tsconnect.stream import ClientInfo, FetchedResponse, Identity, VirtualConnection, fetch
 
 if TYPE_CHECKING:
     from trio_tsconnect.config import HttpConfig, OriginConfig, RemapRule
-    from trio_tsconnect.engine._pool import OriginConnection
     from trio_tsconnect.engine._proxy import Proxy
     from trio_tsconnect.engine._session import Session
+    from trio_tsconnect.origin import OriginConnection
 
 
 @public("trio_tsconnect")

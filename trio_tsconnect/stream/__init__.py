@@ -4,6 +4,9 @@ from trio_tsconnect.stream._client_info import ClientInfo as ClientInfo
 from trio_tsconnect.stream._client_info import TLSInfo as TLSInfo
 from trio_tsconnect.stream._client_info import describe_client as describe_client
 from trio_tsconnect.stream._client_info import own_authority as own_authority
+from trio_tsconnect.stream._fetch import FetchedResponse as FetchedResponse
+from trio_tsconnect.stream._fetch import FetchError as FetchError
+from trio_tsconnect.stream._fetch import fetch as fetch
 from trio_tsconnect.stream._heads import HeadLimits as HeadLimits
 from trio_tsconnect.stream._heads import request_to_bytes as request_to_bytes
 from trio_tsconnect.stream._http1 import DRAIN_ABOVE as DRAIN_ABOVE

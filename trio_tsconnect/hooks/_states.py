@@ -11,7 +11,7 @@ import enum
 from trio_tsconnect._util import public
 
 
-@public("trio_tsconnect.engine")
+@public("trio_tsconnect.hooks")
 class State(enum.Enum):
     """Where a transaction stands; the values are the names of the milestones in the log."""
 

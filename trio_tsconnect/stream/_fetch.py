@@ -12,7 +12,9 @@ import trio
 
 from trio_tsconnect._util import public
 from trio_tsconnect.message import CHUNKED_BODY, NO_BODY, Body, Framing, Headers, MessageError, Request, Response, frame_request
-from trio_tsconnect.stream import HTTP1Client, IncompleteMessage, VirtualConnection
+from trio_tsconnect.stream._http1 import IncompleteMessage
+from trio_tsconnect.stream._http1_client import HTTP1Client
+from trio_tsconnect.stream._virtual import VirtualConnection
 
 
 @public("trio_tsconnect")
@@ -66,6 +68,7 @@ class FetchedResponse(Response):
     """The body; valid until the block of `fetch` is left."""
 
 
+@public("trio_tsconnect.stream")
 @asynccontextmanager
 async def fetch(
     connect: Callable[[], VirtualConnection], request: Request, body: bytes | AsyncIterable[bytes]

@@ -11,11 +11,13 @@ import attrs
 import trio
 
 from trio_tsconnect._contain import sort_out
+from trio_tsconnect._util import public
 from trio_tsconnect.stream import Identity, close_now, make_pair, window_of
 
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 
 
+@public("trio_tsconnect.origin")
 @attrs.frozen(eq=False)
 class InterceptOrigin:
     """The origin that a plugin plays for one transaction. Each is an origin of its own, so its connection serves nobody else."""

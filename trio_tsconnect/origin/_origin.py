@@ -15,12 +15,14 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_tsconnect._util import public
 from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.stream import ProbedTransport, close_now
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+@public("trio_tsconnect.origin")
 class Origin(Protocol):
     """Something that answers requests on a stream."""
 
@@ -41,6 +43,7 @@ class Origin(Protocol):
     def __hash__(self) -> int: ...
 
 
+@public("trio_tsconnect.origin")
 @attrs.frozen
 class TLS:
     """How to trust an origin."""
@@ -63,6 +66,7 @@ def _context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+@public("trio_tsconnect.origin")
 @attrs.frozen
 class TCPOrigin:
     """A host and a port, in clear text or with TLS."""
@@ -88,6 +92,7 @@ class TCPOrigin:
         return stream if self.tls is None else await _secure(stream, self.tls)
 
 
+@public("trio_tsconnect.origin")
 @attrs.frozen
 class UnixOrigin:
     """A Unix socket."""

@@ -21,15 +21,17 @@ from collections.abc import Callable, Hashable
 import attrs
 import trio
 
+from trio_tsconnect._util import public
 from trio_tsconnect.config import OriginConfig
-from trio_tsconnect.engine._origin import Origin
 from trio_tsconnect.message import Failure, TransactionFailure
+from trio_tsconnect.origin._origin import Origin
 from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input
 
 Holder = tuple[Hashable, ...]
 """The keys under which a place counts: a client's connection and its address; empty for the process's own requests."""
 
 
+@public("trio_tsconnect.origin")
 @attrs.define(eq=False)
 class OriginConnection:
     """One connection to an origin, while a transaction has it."""
@@ -121,6 +123,7 @@ class PoolStatistics:
     """Transactions that wait for a connection."""
 
 
+@public("trio_tsconnect.origin")
 class Pool:
     """All connections of a proxy to its origins."""
 
