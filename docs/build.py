@@ -24,8 +24,7 @@ import trio_tsconnect.http2
 import trio_tsconnect.plugins
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect.config import ConfigError, HttpConfig, OriginConfig, RemapRule
-from trio_tsconnect.engine import HOOKS
-from trio_tsconnect.hooks import TRANSITIONS, State
+from trio_tsconnect.hooks import HOOKS, TRANSITIONS, State
 from trio_tsconnect.message import Failure, outcome
 
 HERE = Path(__file__).parent

@@ -28,7 +28,7 @@ from trio_tsconnect import (
 )
 from trio_tsconnect.config import warnings
 from trio_tsconnect.config._access import admits, check_access
-from trio_tsconnect.engine import HOOKS
+from trio_tsconnect.hooks import HOOKS
 from trio_tsconnect.message import TransactionFailure
 from trio_tsconnect.testing import exchange
 

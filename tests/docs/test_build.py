@@ -8,8 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from trio_tsconnect.engine import HOOKS
-from trio_tsconnect.hooks import TRANSITIONS, State
+from trio_tsconnect.hooks import HOOKS, TRANSITIONS, State
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -198,7 +198,7 @@ class World:
         return record
 
     def taken(self) -> tuple[int, int]:
-        statistics = self.proxy.pool.statistics()
+        statistics = self.proxy.core.pool.statistics()
         return statistics.taken, statistics.waiting
 
 
@@ -208,12 +208,12 @@ def how(record: LogRecord) -> tuple[str, str]:
 
 def use_memory(proxy: Proxy, memory: MemoryOrigin) -> None:
     """Have the proxy's pool, as it is, open its connections in memory."""
-    acquire = proxy.pool.acquire
+    acquire = proxy.core.pool.acquire
 
     async def acquire_in_memory(origin: Any, config: OriginConfig, **more: Any) -> Any:
         return await acquire(AtOrigin(origin.name, memory), config, **more)
 
-    proxy.pool.acquire = acquire_in_memory  # type: ignore[method-assign]
+    proxy.core.pool.acquire = acquire_in_memory  # type: ignore[method-assign]
 
 
 @asynccontextmanager
@@ -236,7 +236,7 @@ async def open_world(
             yield world
         assert world.taken() == (0, 0)
         assert memory.open_connections == 0
-        assert not proxy.timer._timed, "there are deadlines of what has ended"
+        assert not proxy.core.timer._timed, "there are deadlines of what has ended"
         assert len({record.transaction for record in log.records}) == len(log.records)
         nursery.cancel_scope.cancel()
 

@@ -175,7 +175,7 @@ async def test_call_from_another_run_is_refused_before_anything_is_counted() -> 
         with pytest.raises(ConnectRefused, match="draining"):
             proxy.connect()
         await trio.to_thread.run_sync(trio.run, main)  # no other refusal comes first
-        proxy.draining = False
+        proxy.core.draining = False
         assert (proxy.statistics().sessions, proxy.draining) == (0, False)
 
 

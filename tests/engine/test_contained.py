@@ -14,7 +14,7 @@ import trio.testing
 from tests.engine._world import GET, OK, Wire, how, open_world, replying
 from tests.engine.test_hooks import make_plugin
 from trio_tsconnect import MemoryLog, Plugin, Proxy, ProxyConfig, Transaction, open_proxy
-from trio_tsconnect.engine import HOOKS
+from trio_tsconnect.hooks import HOOKS
 
 ERRORS = [SystemExit(3), KeyboardInterrupt("its own"), GeneratorExit(), asyncio.CancelledError(), BaseException("odd")]
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"

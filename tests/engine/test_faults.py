@@ -157,7 +157,7 @@ async def test_a_client_that_has_its_response_may_leave_at_once() -> None:
         assert (await wire.ask()).body == b"hello"
         await wire.stream.aclose()
         assert how(await world.record()) == ("proxy", "complete")
-        assert world.proxy.pool.statistics().idle == 1
+        assert world.proxy.core.pool.statistics().idle == 1
 
 
 @pytest.mark.parametrize("serve", [replying(OK), echo])

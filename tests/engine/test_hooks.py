@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.engine._world import GET, OK, Serve, how, open_world, replying
 from trio_tsconnect import InvalidState, MemoryLog, Plugin, Proxy, ProxyConfig, Request, Response, Session, Transaction, open_proxy
-from trio_tsconnect.engine import HOOKS
+from trio_tsconnect.hooks import HOOKS
 
 ORDER = [
     "session_start",
@@ -295,7 +295,7 @@ async def test_a_closing_origin_is_not_kept_whatever_a_plugin_makes_of_its_respo
     async with open_world(replying(reply), plugins=[make_plugin("Changer", change, "read_response")]) as world:
         assert (await world.connect().ask()).status == 200
         await trio.testing.wait_all_tasks_blocked()
-        assert world.proxy.pool.statistics().idle == 0
+        assert world.proxy.core.pool.statistics().idle == 0
 
 
 async def test_what_a_plugin_logs_is_in_the_record_under_its_name() -> None:
@@ -391,7 +391,7 @@ async def test_run_is_the_plugins_own_task_and_its_failure_is_its_own(caplog: py
 
 async def test_a_hook_only_somebody_overrides_is_called() -> None:
     async with open_world(plugins=[Plugin(), recorder([], "read_request")]) as world:
-        hooks = world.proxy.hooks
+        hooks = world.proxy.core.hooks
         assert len(hooks.read_request) == 1
         assert all(not getattr(hooks, hook) for hook in HOOKS if hook != "read_request")
 

@@ -16,6 +16,7 @@ from tests.engine import _world
 from tests.engine._world import GET, OK, Serve, Wire, World, how, listening, replying, silent, stopping_after
 from trio_tsconnect import ConfigError, ConnectOptions, MemoryLog, Plugin, ProxyConfig, RemapRule, Request, Session, Transaction, open_proxy
 from trio_tsconnect.engine import _exchange
+from trio_tsconnect.engine._session import EngineSession
 from trio_tsconnect.engine._timer import Timer
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.message import Failure, TransactionFailure
@@ -76,7 +77,7 @@ async def test_an_answer_while_the_request_is_being_written_does_not_put_that_co
         sent.set()
         assert (await wire.answer()).body == b"hello"
         await trio.testing.wait_all_tasks_blocked()
-        assert world.proxy.pool.statistics().idle == 0
+        assert world.proxy.core.pool.statistics().idle == 0
         assert (await wire.ask()).body == b"hello"  # the client's own connection is in step
         assert [record.origin_reused for record in await world.log.wait(2)] == [False, False]
 
@@ -96,7 +97,7 @@ class Watching(trio.abc.Instrument):
         self.begun = trio.Event()
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        if task.name == "input watch":
+        if task.name == "client reader":
             self.begun.set()
 
 
@@ -549,7 +550,7 @@ async def test_a_child_is_served_although_its_request_comes_when_the_proxy_drain
         assert [record.depth for record in world.records] == [1, 0]
 
 
-@pytest.mark.parametrize("end", [Session.due, Session.stop_idling])
+@pytest.mark.parametrize("end", [EngineSession.due, EngineSession.stop_idling])
 async def test_a_request_that_comes_in_the_moment_in_which_its_connection_has_idled_enough_is_served(
     end: Callable[[Session], None],
 ) -> None:
@@ -640,7 +641,7 @@ async def test_a_request_whose_client_goes_as_it_comes_has_a_record_and_costs_no
         wire = world.connect()
         assert (await wire.ask()).body == b"hello"
         await trio.testing.wait_all_tasks_blocked()
-        assert world.proxy.pool.statistics().idle == 1
+        assert world.proxy.core.pool.statistics().idle == 1
         late = world.proxy.connect()
         late.send_nowait(GET)
         late.close()
@@ -648,7 +649,7 @@ async def test_a_request_whose_client_goes_as_it_comes_has_a_record_and_costs_no
         await trio.testing.wait_all_tasks_blocked()
         assert how(records[1]) == ("client", "client_gone")
         assert records[1].url == "http://origin.test/path"
-        assert world.proxy.pool.statistics().idle == 1
+        assert world.proxy.core.pool.statistics().idle == 1
 
 
 async def test_a_request_that_comes_in_the_tick_in_which_the_proxy_ends_has_a_record() -> None:

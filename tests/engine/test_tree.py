@@ -580,7 +580,7 @@ async def test_limit_that_a_parent_holds_does_not_deadlock_its_child(
     limits: dict[str, Any] = {"http": {"max_concurrent_internal": 1}, "origin": {"max_connections": 1}}
     async with open_world(plugins=[plugin], **limits) as world:
         open_at(monkeypatch, world.origin)
-        del world.proxy.pool.acquire  # type: ignore[misc]  # the pool's own again, which compares origins as they are
+        del world.proxy.core.pool.acquire  # type: ignore[misc]  # the pool's own again, which compares origins as they are
         begun = trio.current_time()
         client = world.connect()
         assert (await client.ask()).status == 200

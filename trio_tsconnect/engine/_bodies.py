@@ -6,72 +6,19 @@ The law: a body is never held whole unless a plugin asks for it, with a bound (`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
-from trio_tsconnect._contain import sort_out
-from trio_tsconnect.engine._hooks import blame_transform
 from trio_tsconnect.engine._watch import Pace
 from trio_tsconnect.message import NO_BODY, Failure, MessageError, Response, TransactionFailure, expects_continue
 from trio_tsconnect.stream import IncompleteMessage
 
 if TYPE_CHECKING:
-    from trio_tsconnect.engine._transaction import Transaction
+    from trio_tsconnect.engine._transaction import EngineTransaction
 
 
-class Transform(Protocol):
-    """Something that changes a body as it streams by."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Take a piece; give what is ready."""
-        ...
-
-    def finish(self) -> bytes:
-        """The body has ended; give the rest."""
-        ...
-
-
-class Transforms:
-    """Several transforms, one after another. An exception in one is its plugin's failure."""
-
-    def __init__(self, txn: Transaction, chain: Sequence[tuple[str, Transform]]) -> None:
-        self._txn = txn
-        self._chain = chain
-
-    def feed(self, data: bytes | bytearray) -> bytes:
-        """Run a piece through all of them."""
-        result = bytes(data)
-        for name, transform in self._chain:
-            if not result:
-                break
-            result = self._run(name, transform.feed, result)
-        return result
-
-    def finish(self) -> bytes:
-        """Finish the first, run what it gives through the rest, then finish the next."""
-        result = b""
-        for name, transform in self._chain:
-            fed = self._run(name, transform.feed, result) if result else b""
-            result = fed + self._run(name, transform.finish)
-        return result
-
-    def _run(self, name: str, step: Callable[..., object], *data: bytes) -> bytes:
-        try:
-            result = step(*data)
-            if not isinstance(result, (bytes, bytearray)):
-                raise TypeError(f"a transform returns bytes, and {step.__name__}() returned {type(result).__name__}")
-            return bytes(result)
-        except BaseException as exc:
-            failure, passing = sort_out(exc)
-            if passing is not None:
-                raise
-            assert failure is not None
-            raise blame_transform(self._txn, name, failure) from exc
-
-
-def next_request_piece(txn: Transaction) -> bytes | bytearray | None:
+def next_request_piece(txn: EngineTransaction) -> bytes | bytearray | None:
     """What is at hand of the request body as the origin gets it: bytes, `b""` at the end (again and again), None when more must be read."""
     if txn.request_body is not None:  # buffered for a plugin, or replayed
         if txn.request_body_sent:
@@ -100,7 +47,7 @@ def next_request_piece(txn: Transaction) -> bytes | bytearray | None:
             return changed
 
 
-def count_request(txn: Transaction, size: int, limit: int | None = None) -> None:
+def count_request(txn: EngineTransaction, size: int, limit: int | None = None) -> None:
     """Count bytes of the request body, up to the limit of the configuration, or this one if it is lower."""
     txn.request_bytes += size
     most = txn.config.max_request_body
@@ -109,7 +56,7 @@ def count_request(txn: Transaction, size: int, limit: int | None = None) -> None
         raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
 
 
-async def read_request_body(txn: Transaction, limit: int) -> bytes:
+async def read_request_body(txn: EngineTransaction, limit: int) -> bytes:
     """The whole request body, for a plugin; it is sent on from memory afterwards."""
     if txn.request_body is not None:
         if len(txn.request_body) > limit:
@@ -144,7 +91,7 @@ async def read_request_body(txn: Transaction, limit: int) -> bytes:
     return txn.request_body
 
 
-def begin_to_wait_for_body(txn: Transaction) -> float:
+def begin_to_wait_for_body(txn: EngineTransaction) -> float:
     """How many seconds the client has for the next bytes of its request body."""
     most, rate = txn.config.inactivity_timeout, txn.config.min_rate
     if txn.origin is not None and txn.origin.holder:
@@ -156,7 +103,7 @@ def begin_to_wait_for_body(txn: Transaction) -> float:
     return txn.request_pace.begin(txn.request_bytes, most)
 
 
-def end_to_wait_for_body(txn: Transaction) -> None:
+def end_to_wait_for_body(txn: EngineTransaction) -> None:
     """They have come."""
     if txn.origin is not None:
         txn.origin.stalled_since = math.inf
@@ -164,7 +111,7 @@ def end_to_wait_for_body(txn: Transaction) -> None:
         txn.request_pace.end()
 
 
-async def answer_expectation(txn: Transaction) -> None:
+async def answer_expectation(txn: EngineTransaction) -> None:
     """Say 100 here, for whoever wants the body has to ask for it; the expectation is met and goes no further (RFC 9110 §10.1.1)."""
     http = txn.session.http
     if not http.body_complete and not http.buffered:

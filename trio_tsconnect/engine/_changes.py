@@ -12,13 +12,13 @@ from trio_tsconnect.hooks import State
 from trio_tsconnect.message import BadRequest, Request, TargetURI, parse_authority, target_uri
 
 if TYPE_CHECKING:
-    from trio_tsconnect.engine._transaction import Transaction
+    from trio_tsconnect.engine._transaction import EngineTransaction
 
 
-def check_changes(txn: Transaction, target: str | None, status: int) -> None:
+def check_changes(txn: EngineTransaction, target: str | None, status: int) -> None:
     """Raise `TypeError` or `ValueError` for what a hook must not leave behind. `target`, `status`: what they were before it (None, 0: nothing)."""
     if txn.config.__class__ is not HttpConfig or txn.origin_config.__class__ is not OriginConfig:
-        txn.config, txn.origin_config = txn.proxy.config.http, txn.proxy.config.origin  # the failure is answered by some limits
+        txn.config, txn.origin_config = txn.core.config.http, txn.core.config.origin  # the failure is answered by some limits
         raise TypeError("txn.config is an HttpConfig and txn.origin_config an OriginConfig: change them with attrs.evolve()")
     state = txn.state
     if state is State.SEND_RESPONSE:
@@ -33,13 +33,13 @@ def check_changes(txn: Transaction, target: str | None, status: int) -> None:
         _check_host(request)
 
 
-def _check_status(txn: Transaction, before: int) -> None:
+def _check_status(txn: EngineTransaction, before: int) -> None:
     status = txn.response.status
     if status != before and (before == 101 or not 200 <= status <= 599):
         raise ValueError(f"the status of this response must be {'101' if before == 101 else 'within 200..599'}, not {status}")
 
 
-def _check_target(txn: Transaction, request: Request) -> None:
+def _check_target(txn: EngineTransaction, request: Request) -> None:
     """Before remap any form that a client may send; from then on an absolute URI, or what stands on the request line of an origin."""
     if txn.uri is None:
         try:

@@ -14,21 +14,21 @@ import logging
 import attrs
 import trio
 
-from trio_tsconnect.engine._session import Session
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._session import EngineSession
+from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.hooks import ConnectOptions, ConnectRefused, State
 from trio_tsconnect.stream import VirtualConnection, reset
 
 logger = logging.getLogger("trio_tsconnect")
 
 
-def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) -> VirtualConnection:
+def open_child(parent: EngineTransaction, options: ConnectOptions, *, detach: bool) -> VirtualConnection:
     """A virtual connection whose transactions are children of `parent`."""
-    parent.proxy.check_run("connect()")
-    http = parent.proxy.config.http
+    parent.core.check_run("connect()")
+    http = parent.core.config.http
     if parent.children_refused or parent.state in (State.RELEASE, State.CLOSED) or parent.session.nursery is None:
         raise ConnectRefused("closed")
-    if detach and parent.proxy.draining:
+    if detach and parent.core.draining:
         raise ConnectRefused("draining")
     if parent.depth + 1 > http.max_depth:
         raise ConnectRefused("depth")
@@ -36,7 +36,8 @@ def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) ->
         raise ConnectRefused("descendants")
     deadline = min((d for d in (options.deadline, None if detach else parent.watch.end) if d is not None), default=None)
     options = attrs.evolve(options, client=options.client or parent.client, internal=options.is_internal, deadline=deadline)
-    ours, session = parent.proxy.open_session(options, parent, nursery=None if detach else parent.session.nursery, detached=detach)
+    session: EngineSession
+    ours, session = parent.core.open_session(options, parent, nursery=None if detach else parent.session.nursery, detached=detach)
     parent.root.descendants += 1
     if not detach:
         session.done = trio.Event()
@@ -46,7 +47,7 @@ def open_child(parent: Transaction, options: ConnectOptions, *, detach: bool) ->
     return ours
 
 
-async def end_children(txn: Transaction) -> None:
+async def end_children(txn: EngineTransaction) -> None:
     """Cancel and await what is left of a transaction's children, for `http.close_timeout` at most. Also when cancelled."""
     alive = [child for child in txn.children if child.done is not None and not child.done.is_set()]
     if not alive:
@@ -63,7 +64,7 @@ async def end_children(txn: Transaction) -> None:
                 _give_up(child)
 
 
-def _give_up(child: Session) -> None:
+def _give_up(child: EngineSession) -> None:
     reset(child.stream, "overdue")
     txn = child.transaction
     if txn is not None:

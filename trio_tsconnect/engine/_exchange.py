@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
-from trio_tsconnect.engine._bodies import Transforms, begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
-from trio_tsconnect.engine._hooks import fire
+from trio_tsconnect.engine._bodies import begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
+from trio_tsconnect.engine._hooks import blame_transform, fire
 from trio_tsconnect.engine._prepare import clean_response, frame_for_client, frame_for_origin, prepare_request
 from trio_tsconnect.engine._respond import finish_request, write_to_client
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._transaction import EngineTransaction
+from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.engine._tunnel import tunnel
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.hooks import State
@@ -54,7 +56,7 @@ class Again(Exception):
     """A plugin has asked for another attempt (`Transaction.retry`)."""
 
 
-async def exchange(txn: Transaction, connection: OriginConnection) -> None:
+async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None:
     """Send the request on this connection, relay the response, and give the connection back if it is good for another."""
     if not txn.prepared:
         prepare_request(txn)
@@ -78,7 +80,7 @@ async def exchange(txn: Transaction, connection: OriginConnection) -> None:
         await finish_request(txn)
 
 
-async def connect_tunnel(txn: Transaction, connection: OriginConnection) -> None:
+async def connect_tunnel(txn: EngineTransaction, connection: OriginConnection) -> None:
     """Answer CONNECT with 200 and carry bytes (RFC 9110 §9.3.6)."""
     txn.response = Response(200, reason="Connection Established")
     txn.enter(State.SEND_RESPONSE)
@@ -89,7 +91,7 @@ async def connect_tunnel(txn: Transaction, connection: OriginConnection) -> None
 # ---------------------------------------------------------------------------------------------------------------------- the request
 
 
-async def _send_head(txn: Transaction, http: HTTP1Client) -> bool:
+async def _send_head(txn: EngineTransaction, http: HTTP1Client) -> bool:
     """Write the head, and what has come of the body, in one piece; whether that was all."""
     if txn.request_body_lost:
         raise TransactionFailure(Failure.PLUGIN, "A plugin has begun to read the request body and given up.")
@@ -104,7 +106,7 @@ async def _send_head(txn: Transaction, http: HTTP1Client) -> bool:
     return moved is _Moved.ALL
 
 
-def _line_target(txn: Transaction) -> str:
+def _line_target(txn: EngineTransaction) -> str:
     if txn.uri is not None and txn.request.target == txn.origin_url:
         return txn.uri.path
     try:
@@ -124,7 +126,7 @@ class _Moved(enum.Enum):
     """A good write, or a turn's work; there may be more at hand."""
 
 
-def _queue_what_is_there(txn: Transaction, http: HTTP1Client) -> _Moved:
+def _queue_what_is_there(txn: EngineTransaction, http: HTTP1Client) -> _Moved:
     """Move what the client's buffer holds of the body to the origin's queue."""
     for _ in range(_PIECES_A_TURN):
         if http.queued >= DRAIN_ABOVE:
@@ -139,10 +141,10 @@ def _queue_what_is_there(txn: Transaction, http: HTTP1Client) -> _Moved:
     return _Moved.A_TURN
 
 
-async def _pump_request(txn: Transaction, http: HTTP1Client) -> None:
+async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
     """Stream the rest of the request body. The origin going away is no failure here: its response decides."""
     client, timeout = txn.session.http, txn.config.inactivity_timeout
-    watch = Watch(txn.proxy.timer)
+    watch = Watch(txn.core.timer)
     with watch:
         while True:
             moved = _queue_what_is_there(txn, http)
@@ -201,7 +203,7 @@ async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], he
 # --------------------------------------------------------------------------------------------------------------------- the response
 
 
-async def _relay_response(txn: Transaction, connection: OriginConnection) -> None:
+async def _relay_response(txn: EngineTransaction, connection: OriginConnection) -> None:
     http = connection.http
     response, persists = await _read_head(txn, http)
     if response.status == 101:
@@ -226,19 +228,19 @@ async def _relay_response(txn: Transaction, connection: OriginConnection) -> Non
     txn.session.http.queue_response(response, body)
     await _relay_body(txn, http, body, transforms)
     txn.response_complete = True
-    if persists and http.reusable and not await holds_input(connection.stream) and txn.proxy.pool.release(connection, txn.origin_config):
+    if persists and http.reusable and not await holds_input(connection.stream) and txn.core.pool.release(connection, txn.origin_config):
         txn.origin = None
 
 
-def _transforms_of(txn: Transaction, response: Response) -> Transforms | None:
+def _transforms_of(txn: EngineTransaction, response: Response) -> Transforms | None:
     if has_no_content(txn.method or "GET", response.status):
         # RFC 9110 §8.6, §15.4.5: what such a head says of the content would be of what the transforms change.
         response.headers.remove(_OF_THE_CONTENT)
         return None
-    return None if response.status == 205 else Transforms(txn, txn.response_transforms)
+    return None if response.status == 205 else Transforms(txn.response_transforms, partial(blame_transform, txn))
 
 
-async def _read_head(txn: Transaction, http: HTTP1Client) -> tuple[Response, bool]:
+async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Response, bool]:
     """The final response head, and whether the connection persists; interim ones are relayed on the way (RFC 9110 §15.2)."""
     if txn.session.http.body_complete:
         response_is_due(txn)
@@ -270,12 +272,12 @@ async def _read_head(txn: Transaction, http: HTTP1Client) -> tuple[Response, boo
         await _relay_interim(txn, txn.response)
 
 
-def response_is_due(txn: Transaction) -> None:
+def response_is_due(txn: EngineTransaction) -> None:
     """The request was sent to its end: from now on the response is due."""
     txn.response_due = trio.current_time() + txn.origin_config.response_timeout
 
 
-async def _relay_interim(txn: Transaction, response: Response) -> None:
+async def _relay_interim(txn: EngineTransaction, response: Response) -> None:
     if txn.version == "1.0":
         return  # RFC 9110 §15.2: an HTTP/1.0 client must not get any
     txn.interims += 1
@@ -292,7 +294,7 @@ async def _relay_interim(txn: Transaction, response: Response) -> None:
     await client.drain()
 
 
-async def _relay_body(txn: Transaction, http: HTTP1Client, body: Body, transforms: Transforms | None) -> None:
+async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, transforms: Transforms | None) -> None:
     """Stream the response body; one write for each read, and the head goes with the first."""
     client, watch, timeout = txn.session.http, txn.watch, txn.config.inactivity_timeout
     silent = body.framing is Framing.NONE or (body.empty and not http.body.empty)
@@ -335,7 +337,7 @@ async def _fill(http: HTTP1Client) -> None:
 # ---------------------------------------------------------------------------------------------------------------------- the tunnel
 
 
-async def _switch_protocols(txn: Transaction, connection: OriginConnection, response: Response) -> None:
+async def _switch_protocols(txn: EngineTransaction, connection: OriginConnection, response: Response) -> None:
     """Relay a 101 and carry bytes from there on (RFC 9110 §7.8)."""
     chosen = response.headers.tokens("upgrade")
     if not chosen or not set(chosen) <= set(txn.upgrade or ()):
@@ -348,7 +350,7 @@ async def _switch_protocols(txn: Transaction, connection: OriginConnection, resp
     await _begin_tunnel(txn, connection, txn.response)
 
 
-async def _begin_tunnel(txn: Transaction, connection: OriginConnection, response: Response) -> None:
+async def _begin_tunnel(txn: EngineTransaction, connection: OriginConnection, response: Response) -> None:
     client = txn.session.http
     txn.keep_alive = False
     txn.status = response.status
@@ -357,8 +359,8 @@ async def _begin_tunnel(txn: Transaction, connection: OriginConnection, response
     txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
     await client.drain()
     txn.enter(State.TUNNEL)
-    if txn.session.input_watch is not None:  # from here on the tunnel reads the client, and what was read ahead is the tunnel's
-        await txn.session.input_watch.stop()
+    if txn.session.input_reader is not None:  # from here on the tunnel reads the client, and what was read ahead is the tunnel's
+        await txn.session.input_reader.stop()
 
     def count_request(size: int) -> None:
         txn.request_bytes += size

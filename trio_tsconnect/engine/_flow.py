@@ -18,7 +18,7 @@ from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._record import make_record
 from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure, unsay
 from trio_tsconnect.engine._route import choose_origin, judge, remap
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
     BadRequest,
@@ -39,7 +39,7 @@ from trio_tsconnect.stream import IncompleteMessage
 logger = logging.getLogger("trio_tsconnect")
 
 
-async def run_transaction(txn: Transaction) -> None:
+async def run_transaction(txn: EngineTransaction) -> None:
     """Serve one request; `txn.keep_alive` says whether another may follow. Whatever happens, one record is written."""
     try:
         try:
@@ -73,13 +73,13 @@ async def run_transaction(txn: Transaction) -> None:
         await _close(txn)
 
 
-def _note_what_was_seen(txn: Transaction) -> None:
+def _note_what_was_seen(txn: EngineTransaction) -> None:
     """For the record of a request whose head was not acceptable, or not complete."""
     if txn.method is None:
         txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
 
 
-async def _transact(txn: Transaction) -> None:
+async def _transact(txn: EngineTransaction) -> None:
     hooks = txn.hooks
     _set_bounds(txn)
     if hooks.transaction_start:
@@ -101,7 +101,7 @@ async def _transact(txn: Transaction) -> None:
     if txn.answered():
         await send_answer(txn)
         return
-    judge(txn, txn.proxy.config.access)
+    judge(txn, txn.core.config.access)
     if answer_here(txn):
         await send_answer(txn, by="proxy")
         return
@@ -116,7 +116,7 @@ async def _transact(txn: Transaction) -> None:
     await _ask_origin(txn)
 
 
-def _set_bounds(txn: Transaction) -> None:
+def _set_bounds(txn: EngineTransaction) -> None:
     limit, deadline = txn.config.transaction_timeout, txn.session.end
     end = math.inf if limit is None else txn.started + limit
     if deadline is not None and deadline <= end:
@@ -125,7 +125,7 @@ def _set_bounds(txn: Transaction) -> None:
         txn.watch.bound(end, Failure.TRANSACTION_TIMEOUT)
 
 
-async def _read_request(txn: Transaction) -> None:
+async def _read_request(txn: EngineTransaction) -> None:
     http = txn.session.http
     try:
         request = http.read_request_now()
@@ -144,7 +144,7 @@ async def _read_request(txn: Transaction) -> None:
     txn.wants_keep_alive = keep_alive(request.version, request.headers)
 
 
-async def _check_expectations(txn: Transaction) -> None:
+async def _check_expectations(txn: EngineTransaction) -> None:
     """What can be refused before an origin is troubled."""
     body, limit = txn.session.http.body, txn.config.max_request_body
     if limit is not None and body.framing is Framing.LENGTH and body.length > limit:
@@ -161,9 +161,9 @@ async def _check_expectations(txn: Transaction) -> None:
         await answer_expectation(txn)
 
 
-async def _ask_origin(txn: Transaction) -> None:
+async def _ask_origin(txn: EngineTransaction) -> None:
     origin = choose_origin(txn)
-    pool = txn.proxy.pool
+    pool = txn.core.pool
     retryable = retry_safe(txn.request, body=txn.session.http.body)
     fresh = txn.method == "CONNECT"
     txn.watch.look()
@@ -190,7 +190,7 @@ async def _ask_origin(txn: Transaction) -> None:
         await drop_origin(txn)
 
 
-def _retry_at(txn: Transaction) -> Origin:
+def _retry_at(txn: EngineTransaction) -> Origin:
     target, txn.retry_target = txn.retry_target, None
     assert target is not None
     txn.request.target = target
@@ -200,12 +200,12 @@ def _retry_at(txn: Transaction) -> Origin:
     return origin
 
 
-def _holder(txn: Transaction) -> Holder:
+def _holder(txn: EngineTransaction) -> Holder:
     client = txn.client
     return () if txn.internal else (("connection", client.connection or txn.session.number), ("address", client.host))
 
 
-def _held_above(txn: Transaction) -> bool:
+def _held_above(txn: EngineTransaction) -> bool:
     """Whether an ancestor has an origin connection: to wait in line while holding one is how trees come to wait for each other."""
     ancestor = txn.parent
     while ancestor is not None:
@@ -215,14 +215,14 @@ def _held_above(txn: Transaction) -> bool:
     return False
 
 
-async def drop_origin(txn: Transaction) -> None:
+async def drop_origin(txn: EngineTransaction) -> None:
     """Close the origin connection that a transaction still has."""
     if (connection := txn.origin) is not None:
         txn.origin = None
-        await txn.proxy.pool.discard(connection)
+        await txn.core.pool.discard(connection)
 
 
-async def _close(txn: Transaction) -> None:
+async def _close(txn: EngineTransaction) -> None:
     """Stage 8: nothing is held any more, the record is written, the last hook runs."""
     txn.children_refused = True  # from here on `end_children` knows all of them
     try:
@@ -235,8 +235,8 @@ async def _close(txn: Transaction) -> None:
             txn.enter(State.RELEASE)
         if txn.status is not None and not txn.session.http.head_sent:
             unsay(txn)  # the record tells what was sent, not what was meant
-        if txn.proxy.logs:
-            txn.proxy.log.write(make_record(txn))
+        if txn.core.logs:
+            txn.core.log.write(make_record(txn))
         txn.enter(State.CLOSED)
         if txn.hooks.transaction_close:
             await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)

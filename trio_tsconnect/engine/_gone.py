@@ -10,24 +10,22 @@ What such a reader reads is the beginning of the next request: it goes into the 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import trio
 
+from trio_tsconnect.engine._core import Core
+from trio_tsconnect.engine._session import EngineSession
 from trio_tsconnect.stream import has_hung_up
-
-if TYPE_CHECKING:
-    from trio_tsconnect.engine._proxy import Proxy
-    from trio_tsconnect.engine._session import Session
 
 logger = logging.getLogger("trio_tsconnect")
 _MOST_AHEAD = 65536
 
 
-class InputWatch:
+class ClientReader:
     """The reader of one session's client, while its transaction waits."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: EngineSession) -> None:
         self._session = session
         self._scope = trio.CancelScope()
         self._done = trio.Event()
@@ -40,7 +38,7 @@ class InputWatch:
             with self._scope:
                 while True:
                     if http.buffered >= _MOST_AHEAD:  # enough for the next requests; from here on only a reset is looked for
-                        await trio.sleep(session.proxy.config.http.gone_check_interval)
+                        await trio.sleep(session.core.config.http.gone_check_interval)
                         if has_hung_up(session.stream):
                             session.client_is_gone()
                             return
@@ -48,7 +46,7 @@ class InputWatch:
                     if not await http.fill():
                         # the end of a TLS session is no half-close: nothing can be sent any more
                         finished = isinstance(session.stream, trio.abc.HalfCloseableStream)
-                        if session.proxy.config.http.half_close == "abort" or not finished:
+                        if session.core.config.http.half_close == "abort" or not finished:
                             session.client_is_gone()
                         return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -57,7 +55,7 @@ class InputWatch:
             logger.exception("the client of session %d cannot be watched", session.number)
             session.client_is_gone()
         finally:
-            session.input_watch = None
+            session.input_reader = None
             self._done.set()
 
     async def stop(self) -> None:
@@ -67,42 +65,22 @@ class InputWatch:
             await self._done.wait()
 
 
-class Sweep:
-    """Starts readers for transactions that have waited long enough."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._active = 0
-        self._work = trio.Event()
-
-    def begin(self) -> None:
-        """A transaction of a socket's session begins."""
-        self._active += 1
-        if self._active == 1:
-            self._work.set()
-
-    def end(self) -> None:
-        """It has ended."""
-        self._active -= 1
-
-    async def run(self) -> None:
-        """Look after them until cancelled; sleeps without a wake-up while there are none."""
-        interval = self._proxy.config.http.gone_check_interval
-        while True:
-            if not self._active:
-                self._work = trio.Event()
-                await self._work.wait()
-            await trio.sleep(interval)
-            due = trio.current_time() - interval
-            for session in self._proxy.sessions:
-                txn = session.transaction
-                if (
-                    txn is not None
-                    and session.nursery is not None
-                    and session.input_watch is None
-                    and not session.virtual
-                    and txn.started <= due
-                    and txn.may_watch_input
-                ):
-                    session.input_watch = InputWatch(session)
-                    session.nursery.start_soon(session.input_watch.run, name="input watch")
+async def sweep(core: Core, sessions: Collection[EngineSession]) -> None:
+    """Start readers for transactions of sockets that have waited long enough, until cancelled. Sleeps without a wake-up while there are none."""
+    interval = core.config.http.gone_check_interval
+    while True:
+        await core.activity.wait()
+        await trio.sleep(interval)
+        due = trio.current_time() - interval
+        for session in list(sessions):
+            txn = session.transaction
+            if (
+                txn is not None
+                and session.nursery is not None
+                and session.input_reader is None
+                and not session.virtual
+                and txn.started <= due
+                and txn.may_watch_input
+            ):
+                session.input_reader = reader = ClientReader(session)
+                session.nursery.start_soon(reader.run, name="client reader")

@@ -9,17 +9,17 @@ import trio
 
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect.engine._changes import check_changes
-from trio_tsconnect.engine._plugin import HookMethod, plugin_name
+from trio_tsconnect.hooks import HookMethod, plugin_name
 from trio_tsconnect.message import Failure, TransactionFailure
 
 if TYPE_CHECKING:
-    from trio_tsconnect.engine._session import Session
-    from trio_tsconnect.engine._transaction import Transaction
+    from trio_tsconnect.engine._session import EngineSession
+    from trio_tsconnect.engine._transaction import EngineTransaction
 
 logger = logging.getLogger("trio_tsconnect")
 
 
-async def fire(txn: Transaction, methods: tuple[HookMethod, ...]) -> None:
+async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
     """Run the hooks of one kind on a transaction. An exception in one becomes a `TransactionFailure` that names its plugin."""
     for method in methods:
         txn.plugin_name = plugin_name(method)
@@ -52,28 +52,28 @@ def _only_of_the_engine(failure: BaseException) -> TransactionFailure | None:
     return failure if isinstance(failure, TransactionFailure) else None
 
 
-def blame(txn: Transaction, method: HookMethod, exc: BaseException) -> TransactionFailure:
+def blame(txn: EngineTransaction, method: HookMethod, exc: BaseException) -> TransactionFailure:
     """Put an exception on its plugin's account, in the record and in the process's log."""
     return _blame(txn, plugin_name(method), getattr(method, "__name__", "hook"), exc)
 
 
-def blame_transform(txn: Transaction, name: str, exc: BaseException) -> TransactionFailure:
+def blame_transform(txn: EngineTransaction, name: str, exc: BaseException) -> TransactionFailure:
     """The same for an exception in a transform of a body."""
     return _blame(txn, name, "transform", exc)
 
 
-def blame_intercept(txn: Transaction, name: str, exc: BaseException) -> None:
+def blame_intercept(txn: EngineTransaction, name: str, exc: BaseException) -> None:
     """The same for a plugin that plays the origin; what the client gets is decided by what it has sent."""
     _blame(txn, name, "intercept", exc)
 
 
-def _blame(txn: Transaction, name: str, hook: str, exc: BaseException) -> TransactionFailure:
+def _blame(txn: EngineTransaction, name: str, hook: str, exc: BaseException) -> TransactionFailure:
     txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": f"{type(exc).__name__}: {exc}"}
     logger.error("plugin %s failed in %s (transaction %d)", name, hook, txn.number, exc_info=exc)
     return TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
 
 
-async def fire_closing(subject: Session | Transaction, methods: tuple[HookMethod, ...], seconds: float) -> None:
+async def fire_closing(subject: EngineSession | EngineTransaction, methods: tuple[HookMethod, ...], seconds: float) -> None:
     """Run the hooks that end something: shielded, bounded, and whatever they raise is only logged."""
     if not methods:
         return

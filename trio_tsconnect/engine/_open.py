@@ -14,8 +14,9 @@ import trio
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
 from trio_tsconnect.config import ProxyConfig, load_origin
-from trio_tsconnect.engine._plugin import Hooks, Plugin, name_plugins
-from trio_tsconnect.engine._proxy import Nowhere, Proxy
+from trio_tsconnect.engine._core import Nowhere
+from trio_tsconnect.engine._proxy import Engine
+from trio_tsconnect.hooks import Hooks, Plugin, Proxy, name_plugins
 from trio_tsconnect.log import JsonLinesLog, Log, StderrLog
 
 logger = logging.getLogger("trio_tsconnect")
@@ -59,11 +60,9 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
             log_nursery.start_soon(_run_log, records, log_scope, name="log")
             try:
                 async with trio.open_nursery() as nursery:
-                    proxy = Proxy(config, hooks, of_rules, records, nursery)
+                    proxy = Engine(config, hooks, of_rules, records, nursery)
                     name_plugins(proxy.plugins())
-                    nursery.start_soon(proxy.pool.run, name="origin pool")
-                    nursery.start_soon(proxy._sweep.run, name="sweep")
-                    nursery.start_soon(proxy.timer.run, name="timer")
+                    proxy.start(nursery)
                     for plugin in proxy.plugins():
                         if type(plugin).run is not Plugin.run:
                             nursery.start_soon(_run_plugin, plugin, proxy, name=f"plugin {type(plugin).__name__}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import trio
 
-from trio_tsconnect.engine._bodies import Transforms
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._hooks import blame_transform
+from trio_tsconnect.engine._transaction import EngineTransaction
+from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.message import (
     CHUNKED_BODY,
     EMPTY_BODY,
@@ -28,7 +29,7 @@ from trio_tsconnect.message import (
 )
 
 
-def prepare_request(txn: Transaction) -> None:
+def prepare_request(txn: EngineTransaction) -> None:
     """Make the request what the origin gets, before the first attempt: fields of this hop out, ours in, the origin's name as Host."""
     request, headers = txn.request, txn.request.headers
     client_host = headers.get(b"host")
@@ -59,7 +60,7 @@ def prepare_request(txn: Transaction) -> None:
         add_via(headers, "2.0" if txn.client.stream is not None and not txn.internal else request.version, txn.config.via)
 
 
-def _offered_upgrade(txn: Transaction) -> list[str] | None:
+def _offered_upgrade(txn: EngineTransaction) -> list[str] | None:
     """The protocols that the client offers to switch to, where we let it (RFC 9110 §7.8): not from HTTP/1.0, and not to HTTP/2."""
     headers = txn.request.headers
     if txn.version == "1.0" or "upgrade" not in headers or "upgrade" not in headers.tokens("connection"):
@@ -73,19 +74,19 @@ def _say_te_trailers(headers: Headers) -> None:
     headers[b"Connection"] = b"Upgrade, TE" if b"connection" in headers else b"TE"
 
 
-def frame_for_origin(txn: Transaction) -> Body:
+def frame_for_origin(txn: EngineTransaction) -> Body:
     """Decide the framing of the request towards the origin, and say it in the head."""
     body = txn.session.http.body
     if txn.request_body is not None:
         body = Body(Framing.LENGTH, len(txn.request_body)) if txn.request_body else NO_BODY if body.framing is Framing.NONE else EMPTY_BODY
     if txn.request_transforms and body.framing is not Framing.NONE:
-        txn.request_chain = Transforms(txn, txn.request_transforms)
+        txn.request_chain = Transforms(txn.request_transforms, partial(blame_transform, txn))
         body = CHUNKED_BODY
     txn.request_body_sent = False
     return frame_request(txn.request, body)
 
 
-def clean_response(txn: Transaction, response: Response) -> None:
+def clean_response(txn: EngineTransaction, response: Response) -> None:
     """Take this hop's fields out of an origin's response and put ours in; interim ones too."""
     strip_hop_by_hop(response.headers)
     if response.status >= 200:
@@ -94,10 +95,10 @@ def clean_response(txn: Transaction, response: Response) -> None:
         add_date(txn, response)
 
 
-def add_date(txn: Transaction, response: Response) -> None:
+def add_date(txn: EngineTransaction, response: Response) -> None:
     """RFC 9110 §6.6.1: whoever has a clock adds the Date that is missing."""
     if b"date" not in response.headers:
-        response.headers.fields.append(_date_field(int(txn.proxy.wall_time())))
+        response.headers.fields.append(_date_field(int(txn.core.wall_time())))
 
 
 @lru_cache(maxsize=2)
@@ -105,7 +106,7 @@ def _date_field(second: int) -> tuple[bytes, bytes, bytes]:
     return b"Date", b"date", http_date(second).encode()
 
 
-def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
+def frame_for_client(txn: EngineTransaction, response: Response, body: Body) -> Body:
     """Decide the framing towards the client and whether its connection goes on, and say so in the head (RFC 9112 §9.3, §9.6)."""
     method = txn.method or "GET"
     headers = response.headers
@@ -126,14 +127,14 @@ def frame_for_client(txn: Transaction, response: Response, body: Body) -> Body:
     return framed
 
 
-def _obey_connection(txn: Transaction, response: Response) -> None:
+def _obey_connection(txn: EngineTransaction, response: Response) -> None:
     """RFC 9112 §9.6: a response that says `close` is the last. What a plugin lists as hop-by-hop goes no further than to us."""
     if "close" in response.headers.tokens("connection"):
         txn.wants_keep_alive = False
     strip_hop_by_hop(response.headers, keep_upgrade=response.status == 426)  # RFC 9110 §15.5.22: 426 says what to upgrade to
 
 
-def _body_allows_keep_alive(txn: Transaction) -> bool:
+def _body_allows_keep_alive(txn: EngineTransaction) -> bool:
     """Whether what is left of the request body will be read, so that the next request can be found."""
     http = txn.session.http
     if http.body_complete:

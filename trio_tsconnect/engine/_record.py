@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.log import Ended, LogRecord
 
 
-def make_record(txn: Transaction) -> LogRecord:
+def make_record(txn: EngineTransaction) -> LogRecord:
     """The record of a transaction that has ended."""
     session = txn.session
     client = session.client

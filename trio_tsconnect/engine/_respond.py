@@ -8,7 +8,7 @@ import trio
 
 from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.engine._watch import Pace
 from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
@@ -34,7 +34,7 @@ _SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 
 
-async def send_answer(txn: Transaction, *, by: str = "plugin") -> None:
+async def send_answer(txn: EngineTransaction, *, by: str = "plugin") -> None:
     """Send what a plugin, or the proxy itself, has answered (`txn.response`, `txn.answer`)."""
     txn.enter(State.SEND_RESPONSE)
     if txn.hooks.send_response:
@@ -43,7 +43,7 @@ async def send_answer(txn: Transaction, *, by: str = "plugin") -> None:
     txn.end(by, "responded")
 
 
-def answer_here(txn: Transaction) -> bool:
+def answer_here(txn: EngineTransaction) -> bool:
     """Count down Max-Forwards; whether it ends here, and the proxy answers as the final recipient (RFC 9110 §7.6.2)."""
     request = txn.request
     if b"max-forwards" not in request.headers:
@@ -65,7 +65,7 @@ def answer_here(txn: Transaction) -> bool:
     return True
 
 
-async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
+async def send_failure(txn: EngineTransaction, failed: TransactionFailure) -> None:
     """Answer a failure as its outcome says; cut a response that has begun, so that the client can tell."""
     if txn.response_complete:  # there is nothing left to fail but what would have followed
         txn.keep_alive = False
@@ -77,7 +77,7 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     txn.sending_body = False
     if (connection := txn.origin) is not None:
         txn.origin = None
-        await txn.proxy.pool.discard(connection)
+        await txn.core.pool.discard(connection)
     if result.status is None or txn.response_begun:
         txn.keep_alive = False
         if result.status is None:
@@ -91,14 +91,14 @@ async def send_failure(txn: Transaction, failed: TransactionFailure) -> None:
     await _send_failure_response(txn, response, page)
 
 
-def unsay(txn: Transaction) -> None:
+def unsay(txn: EngineTransaction) -> None:
     """Nothing was sent of the response that had begun: the record tells of none, and another may be sent."""
     txn.response_begun = txn.close_delimited = False
     txn.status = None
     txn.response_bytes = 0
 
 
-def cut_short(txn: Transaction) -> None:
+def cut_short(txn: EngineTransaction) -> None:
     """A response that has begun will not be finished: see to it that the client can tell.
 
     Content-Length and the chunked coding tell by themselves, and the bytes on their way arrive; a body that ends by closing would look whole
@@ -110,7 +110,7 @@ def cut_short(txn: Transaction) -> None:
         reset(txn.session.stream, txn.ended.why if txn.ended else "cut")
 
 
-async def _send_failure_response(txn: Transaction, response: Response, page: bytes) -> None:
+async def _send_failure_response(txn: EngineTransaction, response: Response, page: bytes) -> None:
     if txn.state is not State.SEND_RESPONSE:
         txn.enter(State.SEND_RESPONSE)
     # The watch is over. A failure is answered within the limits of any wait, and not much beyond the end of the whole.
@@ -133,7 +133,7 @@ async def _send_failure_response(txn: Transaction, response: Response, page: byt
         cut_short(txn)
 
 
-async def _send(txn: Transaction, response: Response, content: bytes) -> None:
+async def _send(txn: EngineTransaction, response: Response, content: bytes) -> None:
     http = txn.session.http
     add_date(txn, response)
     silent = has_no_content(txn.method or "GET", response.status)
@@ -160,7 +160,7 @@ async def _send(txn: Transaction, response: Response, content: bytes) -> None:
         await finish_request(txn)
 
 
-async def write_to_client(txn: Transaction) -> None:
+async def write_to_client(txn: EngineTransaction) -> None:
     """Write what is queued; a client that does not take it in time is `CLIENT_TIMEOUT`."""
     config, origin = txn.config, txn.origin
     if config.min_rate is None and (origin is None or not origin.holder):
@@ -182,7 +182,7 @@ async def write_to_client(txn: Transaction) -> None:
         txn.response_pace.end()
 
 
-async def finish_request(txn: Transaction) -> None:
+async def finish_request(txn: EngineTransaction) -> None:
     """Read and drop what is left of the request body, within bounds; past them the connection does not go on."""
     http = txn.session.http
     if http.body_complete:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from trio_tsconnect.config import AccessRule, check_access
-from trio_tsconnect.engine._transaction import Transaction
+from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.message import BadRequest, Failure, TargetURI, TransactionFailure, target_uri, via_names
 from trio_tsconnect.origin import TLS, Origin, TCPOrigin, UnixOrigin
 from trio_tsconnect.stream import own_authority
@@ -13,9 +13,9 @@ from trio_tsconnect.stream import own_authority
 _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
-def remap(txn: Transaction) -> None:
+def remap(txn: EngineTransaction) -> None:
     """Decide the target URI; from here on it is the request's target. `TransactionFailure` when there is nowhere to go."""
-    proxy, request = txn.proxy, txn.request
+    core, request = txn.core, txn.request
     # RFC 9112 §3.3: a client of HTTP/1.0 that names no host means the one that it has connected to
     default = own_authority(txn.session.stream) if request.version == "1.0" and not request.headers.get(b"host") else None
     try:
@@ -36,10 +36,10 @@ def remap(txn: Transaction) -> None:
             raise TransactionFailure(Failure.CONNECT_DENIED, f"CONNECT to {uri.host}:{uri.port} is not permitted.")
         txn.uri, txn.origin_url = uri, str(uri)
         return
-    match = proxy.remap.match(uri)
+    match = core.remap.match(uri)
     if match is not None:
         rule = txn.rule = match.rule
-        txn.hooks = proxy.hooks_of(rule)
+        txn.hooks = core.hooks_of(rule)
         judge(txn, rule.access)
         txn.uri = match.target
         if rule.config:
@@ -56,23 +56,23 @@ def remap(txn: Transaction) -> None:
     request.target = txn.origin_url = str(txn.uri)
 
 
-def _may_ask_for_https(txn: Transaction) -> bool:
+def _may_ask_for_https(txn: EngineTransaction) -> bool:
     """True where the scheme is the word of TLS, of a proxy that is trusted, or of code in this process; or where it only says where to go."""
     return txn.client.scheme == "https" or txn.internal or txn.config.trust_forwarded or not txn.config.remap_required
 
 
-def _check_loop(txn: Transaction) -> None:
+def _check_loop(txn: EngineTransaction) -> None:
     if txn.config.via and txn.config.via in via_names(txn.request.headers):
         raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
 
 
-def judge(txn: Transaction, rules: tuple[AccessRule, ...]) -> None:
+def judge(txn: EngineTransaction, rules: tuple[AccessRule, ...]) -> None:
     """Let access rules decide about a request; `TransactionFailure` when they deny it."""
     if rules:
         check_access(rules, client=txn.client, method=txn.request.method, internal=txn.internal)
 
 
-def choose_origin(txn: Transaction) -> Origin:
+def choose_origin(txn: EngineTransaction) -> Origin:
     """The origin of the request's target, which a plugin may have changed since `remap`. It also settles `txn.uri`."""
     if txn.method == "CONNECT" and txn.uri is not None and txn.intercept_origin is None:
         return TCPOrigin(txn.uri.host, txn.uri.port)
@@ -101,7 +101,7 @@ def choose_origin(txn: Transaction) -> Origin:
     return TCPOrigin(uri.host, uri.port, tls)
 
 
-def _server_name(txn: Transaction, uri: TargetURI, *, preserve: bool) -> str:
+def _server_name(txn: EngineTransaction, uri: TargetURI, *, preserve: bool) -> str:
     if preserve and (host := txn.request.headers.get("host")):
         return host.rpartition(":")[0] or host if not host.endswith("]") else host
     return uri.host

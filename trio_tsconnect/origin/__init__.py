@@ -1,7 +1,6 @@
-"""What a request is sent to, and the pool of connections to it."""
+"""What a request is sent to: TCP, TLS, Unix sockets, origins that plugins play; and the pool of connections to them."""
 
 from trio_tsconnect.origin._intercept import InterceptOrigin as InterceptOrigin
-from trio_tsconnect.origin._intercept import Serve as Serve
 from trio_tsconnect.origin._origin import TLS as TLS
 from trio_tsconnect.origin._origin import Origin as Origin
 from trio_tsconnect.origin._origin import TCPOrigin as TCPOrigin

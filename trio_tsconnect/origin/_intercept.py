@@ -5,16 +5,15 @@ The law: what a plugin serves lives and ends with the transaction that it serves
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import attrs
 import trio
 
 from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
+from trio_tsconnect.hooks import Serve
 from trio_tsconnect.stream import Identity, close_now, make_pair, window_of
-
-Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 
 
 @public("trio_tsconnect.origin")

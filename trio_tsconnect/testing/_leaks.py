@@ -5,9 +5,11 @@ The law: only what stays when everything has come to rest is a leak. No clock is
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import trio.testing
 
-from trio_tsconnect import Proxy, Session
+from trio_tsconnect import Proxy, Session, TreeNode
 
 _ROUNDS = 50
 _CUSHION = 0.01
@@ -30,7 +32,8 @@ async def find_leaks(proxy: Proxy) -> str:
 
 
 def _busy(proxy: Proxy) -> str:
-    lines = [_describe(session) for session in proxy.sessions]
+    busy = {node.session: node for node in _nodes(proxy.tree())}
+    lines = [_describe(session, busy) for session in proxy.sessions]
     statistics = proxy.statistics()
     for count, what in (
         (statistics.origin_taken, "origin connection(s) that a transaction has"),
@@ -41,7 +44,13 @@ def _busy(proxy: Proxy) -> str:
     return "\n".join(lines)
 
 
-def _describe(session: Session) -> str:
-    if session.transaction is not None:
-        return f"- {session!r}, busy with {session.transaction!r}"
+def _describe(session: Session, busy: dict[int, TreeNode]) -> str:
+    if (node := busy.get(session.number)) is not None:
+        return f"- {session!r}, busy with <Transaction {node.transaction} {node.method or '-'} {node.url or '-'} ({node.state})>"
     return f"- {session!r}, idle: close the connection"
+
+
+def _nodes(nodes: Iterable[TreeNode]) -> Iterator[TreeNode]:
+    for node in nodes:
+        yield node
+        yield from _nodes(node.children)

@@ -15,9 +15,9 @@ from trio_tsconnect._util import public
 from trio_tsconnect.config import PluginBase
 
 if TYPE_CHECKING:
-    from trio_tsconnect.engine._proxy import Proxy
-    from trio_tsconnect.engine._session import Session
-    from trio_tsconnect.engine._transaction import Transaction
+    from trio_tsconnect.hooks._proxy import Proxy
+    from trio_tsconnect.hooks._session import Session
+    from trio_tsconnect.hooks._transaction import Transaction
 
 HOOKS: Final = {
     "session_start": "TS_HTTP_SSN_START_HOOK",
@@ -93,6 +93,7 @@ class Plugin(PluginBase):
 HookMethod = Callable[[Any], Awaitable[None]]
 
 
+@public("trio_tsconnect.hooks")
 class Hooks:
     """For each hook the overriding methods of a list of plugins, in their order."""
 
@@ -123,11 +124,13 @@ def _as_plugin(plugin: object) -> Plugin:
     raise TypeError(f"{plugin!r} is not a Plugin{hint}")
 
 
+@public("trio_tsconnect.hooks")
 def plugin_name(method: HookMethod) -> str:
     """The name by which the log knows the plugin whose bound hook this is."""
     return method.__self__.log_name  # type: ignore[attr-defined,no-any-return]
 
 
+@public("trio_tsconnect.hooks")
 def name_plugins(plugins: Iterable[Plugin]) -> None:
     """Give each plugin without a name for the log one of its own."""
     plugins = list(plugins)
