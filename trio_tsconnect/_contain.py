@@ -27,6 +27,17 @@ def sort_out(exc: BaseException) -> tuple[BaseException | None, BaseException | 
     return (None, exc) if _is_not_its_doing(exc) else (exc, None)
 
 
+def describe(exc: BaseException) -> str:
+    """The type and the text of an exception of foreign code, whose `__str__` may raise as well."""
+    name = type(exc).__name__
+    try:
+        return f"{name}: {exc}"
+    except BaseException as worse:
+        if sort_out(worse)[1] is not None:
+            raise
+        return f"{name}: (its text cannot be had: {type(worse).__name__})"
+
+
 def _is_not_its_doing(exc: BaseException) -> bool:
     match exc:
         case trio.Cancelled():

@@ -251,3 +251,38 @@ async def test_record_of_a_tree_past_its_budget_says_which_plugin(autojump_clock
         assert (await world.connect().ask()).status == 500
     assert how(world.records[-1]) == ("plugin", "plugin")
     assert "descendants" in world.records[-1].plugin["Spending"]["failed"]["exception"]
+
+
+async def test_retry_of_several_plugins_is_one_attempt() -> None:
+    async def act(_hook: str, txn: Any) -> None:
+        txn.retry()
+
+    busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"
+    plugins = [make_plugin(name, act, "read_response") for name in ("One", "Two", "Three")]
+    async with open_world(replying(busy), plugins=plugins, origin={"max_retries": 4}) as world:
+        assert (await world.connect().ask()).status == 503
+    assert world.records[0].attempts == 5
+
+
+async def test_retry_of_a_plugin_leaves_the_one_that_a_dead_connection_has() -> None:
+    connections: list[Wire] = []
+    retried: list[int] = []
+
+    async def origin(wire: Wire) -> None:
+        connections.append(wire)
+        await wire.head()
+        await wire.send(OK if len(connections) in (1, 3) else b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        if len(connections) < 3:
+            await wire.head()  # the next request finds a connection that ends
+
+    async def act(_hook: str, txn: Any) -> None:
+        if txn.response.status == 503 and not retried:
+            retried.append(txn.number)
+            txn.retry()
+
+    async with open_world(origin, plugins=[make_plugin("Retrying", act, "read_response")]) as world:
+        wire = world.connect()
+        assert (await wire.ask()).status == 200
+        assert (await wire.ask()).status in (200, 503)
+        assert len(connections) >= 2
+    assert world.records[-1].ended.why == "complete"

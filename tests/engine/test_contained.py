@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.engine._world import GET, OK, Wire, how, open_world, replying
 from tests.engine.test_hooks import make_plugin
-from trio_tsconnect import MemoryLog, Plugin, Proxy, ProxyConfig, Transaction, open_proxy
+from trio_tsconnect import ConnectOptions, MemoryLog, Plugin, Proxy, ProxyConfig, Transaction, open_proxy
 from trio_tsconnect.hooks import HOOKS
 
 ERRORS = [SystemExit(3), KeyboardInterrupt("its own"), GeneratorExit(), asyncio.CancelledError(), BaseException("odd")]
@@ -191,3 +191,122 @@ async def test_record_names_the_hook_in_which_a_limit_was_crossed(swallows: bool
 
 async def replying_nothing(_hook: str, _txn: object) -> None:
     """A hook that changes nothing."""
+
+
+class Unspeakable(Exception):
+    """Its text cannot be had."""
+
+    def __init__(self, worse: BaseException) -> None:
+        self.worse = worse
+
+    def __str__(self) -> str:
+        raise self.worse
+
+
+@pytest.mark.parametrize("worse", [RuntimeError("worse"), SystemExit(3), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("where", ["session_start", "read_request", "transaction_close", "transform"])
+async def test_exception_whose_text_raises_is_its_plugins_failure_all_the_same(where: str, worse: BaseException) -> None:
+    failed: list[str] = []
+
+    class Fails:
+        def feed(self, _data: bytes) -> bytes:
+            raise Unspeakable(worse)
+
+        finish = feed  # never called
+
+    async def act(hook: str, txn: Any) -> None:
+        if failed or hook != (where if "_" in where else "post_remap"):
+            return
+        failed.append(hook)
+        if where == "transform":
+            txn.transform_response(Fails())
+        else:
+            raise Unspeakable(worse)
+
+    plugin = make_plugin("Failing", act, "session_start", "read_request", "post_remap", "transaction_close")
+    async with open_world(replying(OK), plugins=[plugin]) as world:
+        first = world.connect()
+        await first.send(GET)
+        status = int((await first.until(b"\r\n\r\n")).split(b" ")[1])
+        await first.stream.aclose()
+        assert (await world.connect().ask()).status == 200
+    assert status == (200 if where == "transaction_close" else 500)
+    if where != "transaction_close":
+        assert "Unspeakable" in world.records[0].plugin["Failing"]["failed"]["exception"]
+
+
+@pytest.mark.parametrize("worse", [RuntimeError("worse"), SystemExit(3), KeyboardInterrupt()], ids=repr)
+async def test_intercept_whose_exception_has_no_text_is_an_origin_that_failed(worse: BaseException) -> None:
+    async def fail(_stream: object) -> None:
+        raise Unspeakable(worse)
+
+    async def act(_hook: str, txn: Any) -> None:
+        txn.intercept(fail)
+
+    log = MemoryLog()
+    async with open_proxy(plugins=[make_plugin("Failing", act, "post_remap")], log=log) as proxy:
+        for _ in range(2):
+            assert (await Wire(proxy.connect(ConnectOptions(target=("a", 80)))).ask()).status == 502
+    assert "Unspeakable" in log.records[0].plugin["Failing"]["failed"]["exception"]
+
+
+async def test_every_plugin_that_fails_at_the_start_of_a_session_is_in_the_record() -> None:
+    plugins = [failing("session_start", ValueError("one")), failing("session_start", ValueError("two"))]
+    async with open_world(replying(OK), plugins=plugins) as world:
+        assert (await world.connect().ask()).status == 500
+    assert {name: entry["failed"]["exception"] for name, entry in world.records[0].plugin.items()} == {
+        "Failing": "ValueError: one",
+        "Failing#2": "ValueError: two",
+    }
+
+
+@pytest.mark.parametrize("transform", [object(), 3, None])
+async def test_transform_that_is_none_is_its_plugins_failure(transform: Any) -> None:
+    async def act(_hook: str, txn: Any) -> None:
+        txn.transform_response(transform)
+
+    async with open_world(replying(CHUNKED), plugins=[make_plugin("Failing", act, "read_response")]) as world:
+        assert (await world.connect().ask()).status == 500
+    assert how(world.records[0]) == ("plugin", "plugin")
+    assert "AttributeError" in world.records[0].plugin["Failing"]["failed"]["exception"]
+
+
+@pytest.mark.parametrize("target", ["/x", "ftp://a/", "http://", 5])
+async def test_target_of_a_retry_is_judged_at_the_line_that_gives_it(target: Any) -> None:
+    async def act(_hook: str, txn: Any) -> None:
+        txn.retry(target)
+
+    async with open_world(replying(OK), plugins=[make_plugin("Failing", act, "read_response")]) as world:
+        assert (await world.connect().ask()).status == 500
+    assert how(world.records[0]) == ("plugin", "plugin")
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "GET"])
+async def test_request_cannot_become_connect_or_stop_being_it(method: str) -> None:
+    async def act(_hook: str, txn: Any) -> None:
+        txn.request.method = "GET" if method == "CONNECT" else "CONNECT"
+
+    hook = "read_request" if method == "CONNECT" else "send_request"
+    async with open_world(replying(OK), plugins=[make_plugin("Failing", act, hook)], http={"connect": ("*:*",)}) as world:
+        ask = GET if method == "GET" else b"CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\n"
+        assert (await world.connect().ask(ask)).status == 500
+    assert "CONNECT" in world.records[0].plugin["Failing"]["failed"]["exception"]
+
+
+def test_process_that_is_interrupted_leaves_no_record_of_success() -> None:
+    log = MemoryLog()
+
+    class Interrupted(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+
+    async def main() -> None:
+        async with open_proxy(ProxyConfig(), plugins=[Interrupted()], log=log) as proxy, proxy.connect() as client:
+            await client.send_all(GET)
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert how(log.records[0]) == ("proxy", "cancelled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from trio.abc import Clock
 
 from tests.engine._world import (
     GET,
@@ -28,7 +29,9 @@ from trio_tsconnect import (
     MemoryLog,
     OriginConfig,
     Plugin,
+    Proxy,
     ProxyConfig,
+    Request,
     Transaction,
     open_proxy,
 )
@@ -630,3 +633,52 @@ async def test_a_connection_opened_just_before_the_end_does_not_hold_the_drain(a
         connection = proxy.connect()
     assert trio.current_time() == 0
     await connection.aclose()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+async def test_exception_of_the_body_survives_a_cancellation_around_it(kind: type[BaseException], autojump_clock: Clock) -> None:
+    async def body(proxy: Proxy) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise kind("cleaning up failed")
+
+    with pytest.raises(kind, match="cleaning up failed"), trio.move_on_after(1):
+        async with open_proxy() as proxy:
+            await body(proxy)
+
+
+async def test_drain_is_told_to_whoever_waits_for_it_before_the_first_client(autojump_clock: Clock) -> None:
+    async with open_proxy() as proxy, trio.open_nursery() as nursery:
+        told = trio.Event()
+
+        async def wait() -> None:
+            await proxy.wait_until_draining()
+            told.set()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        async with proxy.connect():
+            await trio.testing.wait_all_tasks_blocked()
+            await proxy.drain(0)
+            with trio.fail_after(1):
+                await told.wait()
+
+
+async def test_drain_ends_with_what_was_admitted_while_it_went_on(autojump_clock: Clock) -> None:
+    class Asks(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            if txn.depth == 0:
+                await trio.sleep(1)
+                async with txn.fetch(Request("GET", "/", {"Host": "a"})) as answer:
+                    await answer.body.read()
+            txn.respond(204)
+
+    async with open_proxy(plugins=[Asks()]) as proxy:
+        client = proxy.connect()
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked(0)
+        began = trio.current_time()
+        assert await proxy.drain(60)
+        assert trio.current_time() - began < 2
+        await client.aclose()

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_tsconnect import HttpConfig, VirtualConnection
+from trio_tsconnect import HttpConfig, Plugin, Transaction, VirtualConnection
 from trio_tsconnect.http2 import Http2Limits
 
 from . import _raw as raw
@@ -367,7 +367,9 @@ async def test_extended_connect_is_opened_by_a_switch_and_nothing_else(status: i
         client = world.client
         await client.send(client.head(1, WEBSOCKET, end=False))
         answer = await client.answer(1)
-        assert (answer.status, answer.body) == ("502", b"")
+        assert (answer.status, b"switch" in answer.body) == ("502", True)
+        (record,) = await world.records(1)
+        assert (record.status, record.origin_status, record.ended.by, record.ended.why) == (502, status, "origin", "origin_bad_response")
 
 
 @pytest.mark.parametrize("status", [302, 401, 403, 503])
@@ -377,3 +379,28 @@ async def test_refusal_of_an_extended_connect_is_passed_on(status: int, autojump
         await client.send(client.head(1, WEBSOCKET, end=False))
         answer = await client.answer(1)
         assert (answer.status, answer.body) == (str(status), b"page")
+
+
+async def test_two_proofs_of_a_switch_prove_nothing(autojump_clock: MockClock) -> None:
+    async def doubled(stream: trio.abc.HalfCloseableStream) -> None:
+        head, _ = await read_head(stream)
+        lines = b"Sec-WebSocket-Accept: bogus\r\n" + raw.websocket_accept(head)
+        await stream.send_all(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + lines + b"\r\n")
+
+    async with open_world(doubled) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        assert (await client.answer(1)).status == "502"
+
+
+async def test_plugin_that_answers_an_extended_connect_opens_nothing(autojump_clock: MockClock) -> None:
+    class Answers(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            txn.respond(200, "come in")
+
+    async with open_world(plugins=[Answers()]) as world:
+        client = world.client
+        await client.send(client.head(1, WEBSOCKET, end=False))
+        assert (await client.answer(1)).status == "500"
+        (record,) = await world.records(1)
+        assert (record.status, record.ended.by, record.ended.why) == (500, "plugin", "plugin")

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.rfc._rig import OK, Rig, Serve, Transport, Wire, get, how, on_mock_clock, open_rig
+from trio_tsconnect import MemoryLog, Plugin, Transaction, open_proxy
 
 pytestmark = pytest.mark.trio(run=on_mock_clock)
 
@@ -95,7 +96,7 @@ async def test_a_switch_to_what_was_not_offered_is_a_bad_answer(reply: bytes, tr
     async with open_rig(transport, reply) as rig:
         client = await rig.connect()
         assert (await client.ask(ASKING)).status == 502
-        assert how(await rig.record()) == ("origin", "origin_bad_response")
+        assert how(await rig.record()) == ("origin", "bad_switch")
 
 
 async def test_http_1_0_cannot_upgrade(transport: Transport) -> None:
@@ -178,3 +179,43 @@ async def test_a_client_that_breaks_a_tunnel_breaks_it_for_the_origin(transport:
         await client.response()
         await client.aclose()
         await ended.wait()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: x\r\nSec-WebSocket-Accept: y\r\n\r\n"
+        ),
+    ],
+)
+async def test_a_switch_that_does_not_say_so_properly_is_a_bad_answer(head: bytes, transport: Transport) -> None:
+    # §7.8, §15.2.2: the 101 names the protocol in Upgrade, and Connection announces that
+    async with open_rig(transport, head) as rig:
+        client = await rig.connect()
+        assert (await client.ask(ASKING)).status == 502
+        assert how(await rig.record()) == ("origin", "bad_switch")
+
+
+async def test_a_plugin_may_be_the_far_end_of_a_connect() -> None:
+    class Far(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            txn.intercept(self._echo)
+
+        async def _echo(self, stream: trio.abc.HalfCloseableStream) -> None:
+            while data := await stream.receive_some():
+                await stream.send_all(data.upper())
+
+    log = MemoryLog()
+    async with open_proxy(plugins=[Far()], log=log) as proxy, proxy.connect() as stream:
+        await stream.send_all(b"CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\n\r\n")
+        assert bytes(await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        await stream.send_all(b"words")
+        assert bytes(await stream.receive_some()) == b"WORDS"
+        await stream.send_eof()
+        assert not await stream.receive_some()
+    assert (log.records[0].status, log.records[0].request_bytes, log.records[0].response_bytes) == (200, 5, 5)

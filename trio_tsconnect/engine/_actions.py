@@ -9,7 +9,7 @@ from trio_tsconnect.engine._children import open_child
 from trio_tsconnect.engine._hooks import blame_intercept
 from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.hooks import ConnectOptions, InvalidState, Serve, State, Transform
-from trio_tsconnect.message import Headers, HeadersInput, Response
+from trio_tsconnect.message import Headers, HeadersInput, Response, TargetURI
 from trio_tsconnect.origin import InterceptOrigin
 from trio_tsconnect.stream import Identity, VirtualConnection
 
@@ -56,9 +56,12 @@ class ServedTransaction(EngineTransaction):
         replayable = self.session.http.body.empty or (self.request_body is not None and not self.request_transforms)
         if not replayable:
             raise InvalidState("retry() needs a request body that can be sent again: call read_request_body() before it is sent")
-        if self.retries < self.origin_config.max_retries:
+        target = self.request.target if target is None else _absolute(target)
+        if self.retry_target is not None:  # another plugin has asked for it: it is one attempt all the same
+            self.retry_target = target
+        elif self.retries < self.origin_config.max_retries:
             self.retries += 1
-            self.retry_target = target or self.request.target
+            self.retry_target = target
 
     def connect(self, options: ConnectOptions | None = None, *, detach: bool = False) -> VirtualConnection:
         return open_child(self, options or ConnectOptions(), detach=detach)
@@ -66,3 +69,11 @@ class ServedTransaction(EngineTransaction):
     def _only_in(self, what: str, *states: State) -> None:
         if self.state not in states or self._request is None:
             raise InvalidState(f"{what} is not legal in state {self.state.milestone} of transaction {self.number}")
+
+
+def _absolute(target: str) -> str:
+    if not isinstance(target, str):
+        raise TypeError(f"the target of a retry is an absolute URI in a str, not {type(target).__name__}")
+    if TargetURI.parse(target).scheme not in ("http", "https", "ws", "wss"):
+        raise ValueError(f"the target of a retry is an http or https URI, not {target!r}")
+    return target

@@ -27,6 +27,8 @@ def check_changes(txn: EngineTransaction, target: str | None, status: int) -> No
     request = txn._request
     if request is None:
         return
+    if (request.method == "CONNECT") is not (txn.method == "CONNECT") and txn.method is not None:
+        raise ValueError("a request cannot become CONNECT, or stop being it (RFC 9110 §9.3.6)")
     if request.target is not target:
         _check_target(txn, request)
     if state is State.SEND_REQUEST:

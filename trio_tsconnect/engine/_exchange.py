@@ -17,8 +17,8 @@ import trio
 
 from trio_tsconnect.engine._bodies import begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
 from trio_tsconnect.engine._hooks import blame_transform, fire
-from trio_tsconnect.engine._prepare import clean_response, frame_for_client, frame_for_origin, prepare_request
-from trio_tsconnect.engine._respond import finish_request, write_to_client
+from trio_tsconnect.engine._prepare import add_ours, frame_for_client, frame_for_origin, prepare_request, settle_request
+from trio_tsconnect.engine._respond import finish_request, opens_a_stream, write_to_client
 from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.engine._tunnel import tunnel
@@ -35,6 +35,7 @@ from trio_tsconnect.message import (
     TargetURI,
     TransactionFailure,
     add_via,
+    drop_claimed,
     drop_twins,
     has_no_content,
     keep_alive,
@@ -62,7 +63,9 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
         prepare_request(txn)
         txn.prepared = True
     txn.enter(State.SEND_REQUEST)
-    await fire(txn, txn.hooks.send_request)
+    if txn.hooks.send_request:
+        await fire(txn, txn.hooks.send_request)
+        settle_request(txn)
     if txn.config.underscores == "owned":  # after the hooks: what they have written is theirs too
         deadline_header = txn.config.deadline_header
         drop_twins(txn.request.headers, (deadline_header.lower().encode(),) if deadline_header else ())
@@ -135,7 +138,8 @@ def _queue_what_is_there(txn: EngineTransaction, http: HTTP1Client) -> _Moved:
         if piece is None:
             return _Moved.WHAT_CAME
         if not piece:
-            http.queue_end(txn.session.http.trailers)
+            trailers = txn.session.http.trailers
+            http.queue_end(trailers and drop_claimed(trailers, txn.request.headers, present=True))
             return _Moved.ALL
         http.queue_body(piece)
     return _Moved.A_TURN
@@ -209,10 +213,14 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
     if response.status == 101:
         await _switch_protocols(txn, connection, response)
         return
-    clean_response(txn, response)
+    add_ours(txn, response)
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
     response = txn.response
+    if opens_a_stream(txn, response):
+        raise TransactionFailure(
+            Failure.ORIGIN_BAD_RESPONSE, "The origin did not switch protocols, and an HTTP/2 client would take its answer for a yes."
+        )
     transforms = _transforms_of(txn, response) if txn.response_transforms else None
     if txn.expects_continue and not txn.expectation_met and not txn.request_bytes:
         # RFC 9110 §10.1.1: after a final answer the client need not send the body. What it sends next may be another request, which the
@@ -257,6 +265,8 @@ async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Respons
         txn.response = response
         status = txn.origin_status = response.status
         persists = keep_alive(response.version, response.headers)
+        if status != 101:  # before the hook: what a plugin writes about the connection is about the client's
+            strip_hop_by_hop(response.headers)
         txn.watch.disarm()
         await fire(txn, txn.hooks.read_response)
         if txn.retry_target is not None:
@@ -320,7 +330,7 @@ async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, tra
         if piece is None:
             watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
             await _fill(http)
-    client.queue_end(http.trailers)
+    client.queue_end(http.trailers and drop_claimed(http.trailers, txn.response.headers))
     await write_to_client(txn)
     watch.disarm()
 

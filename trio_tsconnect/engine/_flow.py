@@ -7,7 +7,6 @@ failing leaves through one `TransactionFailure`, so that `run_transaction` is th
 from __future__ import annotations
 
 import logging
-import math
 
 import trio
 
@@ -58,7 +57,7 @@ async def run_transaction(txn: EngineTransaction) -> None:
         txn.keep_alive = False
         _note_what_was_seen(txn)
         txn.end(*txn.session.gone_because)
-    except (trio.Cancelled, BaseExceptionGroup):  # a nursery in a hook raises a group of them
+    except (trio.Cancelled, KeyboardInterrupt, GeneratorExit, BaseExceptionGroup):  # a nursery in a hook raises a group of them
         txn.keep_alive = False
         _note_what_was_seen(txn)
         txn.end(*txn.session.cancel_cause)
@@ -81,13 +80,14 @@ def _note_what_was_seen(txn: EngineTransaction) -> None:
 
 async def _transact(txn: EngineTransaction) -> None:
     hooks = txn.hooks
-    _set_bounds(txn)
+    txn.set_bounds()
     if hooks.transaction_start:
         await fire(txn, hooks.transaction_start)
-    if (failure := txn.session.failure) is not None:
-        if failure.plugin is not None:
-            txn.plugin_log.setdefault(failure.plugin, {})["failed"] = failure.log
-        raise failure
+    if txn.session.failures:
+        for failure in txn.session.failures:
+            if failure.plugin is not None:
+                txn.plugin_log.setdefault(failure.plugin, {})["failed"] = failure.log
+        raise txn.session.failures[0]
 
     await _read_request(txn)
     await fire(txn, hooks.read_request)
@@ -106,23 +106,15 @@ async def _transact(txn: EngineTransaction) -> None:
         await send_answer(txn, by="proxy")
         return
     remap(txn)
+    if txn.rule is not None and txn.rule.config:
+        txn.set_bounds()
     await fire(txn, txn.hooks.post_remap)
-    _set_bounds(txn)  # a rule or a plugin may have set another limit
     if txn.answered():
         await send_answer(txn)
         return
 
     await _check_expectations(txn)
     await _ask_origin(txn)
-
-
-def _set_bounds(txn: EngineTransaction) -> None:
-    limit, deadline = txn.config.transaction_timeout, txn.session.end
-    end = math.inf if limit is None else txn.started + limit
-    if deadline is not None and deadline <= end:
-        txn.watch.bound(deadline, Failure.DEADLINE)
-    elif end != txn.watch.end:
-        txn.watch.bound(end, Failure.TRANSACTION_TIMEOUT)
 
 
 async def _read_request(txn: EngineTransaction) -> None:
@@ -182,8 +174,9 @@ async def _ask_origin(txn: EngineTransaction) -> None:
             return
         except TransactionFailure as failed:
             again = outcome(failed.failure).retry and connection.reused and retryable and not txn.interim_sent
-            if not again or txn.attempts > txn.origin_config.retries:
+            if not again or txn.reconnects >= txn.origin_config.retries:
                 raise
+            txn.reconnects += 1
             fresh = True
         except Again:
             origin = _retry_at(txn)

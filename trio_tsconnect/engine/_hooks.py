@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_tsconnect._contain import sort_out
+from trio_tsconnect._contain import describe, sort_out
 from trio_tsconnect.engine._changes import check_changes
 from trio_tsconnect.hooks import HookMethod, plugin_name
 from trio_tsconnect.message import Failure, TransactionFailure
@@ -26,10 +26,12 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
         request, response = txn._request, txn._response
         target = None if request is None else request.target
         status = 0 if response is None else response.status
-        fired = txn.watch.fired
+        fired, config = txn.watch.fired, txn.config
         try:
             await method(txn)
             check_changes(txn, target, status)
+            if txn.config is not config:  # it may have another `transaction_timeout`
+                txn.set_bounds()
         except TransactionFailure:
             raise
         except BaseException as exc:
@@ -68,7 +70,7 @@ def blame_intercept(txn: EngineTransaction, name: str, exc: BaseException) -> No
 
 
 def _blame(txn: EngineTransaction, name: str, hook: str, exc: BaseException) -> TransactionFailure:
-    txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": f"{type(exc).__name__}: {exc}"}
+    txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": describe(exc)}
     logger.error("plugin %s failed in %s (transaction %d)", name, hook, txn.number, exc_info=exc)
     return TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
 

@@ -78,13 +78,24 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
             finally:
                 records.close()
                 log_scope.deadline = trio.current_time() + config.http.close_timeout
-    except BaseExceptionGroup as group:  # of the engine's own tasks; a Ctrl-C that found one of them, most likely
-        error = _without_groups_of_one(group)
+    except BaseExceptionGroup as group:
+        error = _joined(error, group)
     if error is not None:
         try:
             raise error
         finally:
             del error
+
+
+def _joined(error: BaseException | None, group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What leaves: the body's exception, and what the engine's own tasks raise; a Ctrl-C that found one of them, most likely."""
+    theirs = group.split(trio.Cancelled)[1]  # without a cancellation around `open_proxy`, which goes on by itself
+    if error is not None and theirs is None:
+        return error
+    theirs_alone = _without_groups_of_one(theirs or group)
+    if error is None or isinstance(error, trio.Cancelled):
+        return theirs_alone
+    return BaseExceptionGroup("the body of open_proxy, and the proxy", [error, theirs_alone])
 
 
 def _without_groups_of_one(exc: BaseException) -> BaseException:

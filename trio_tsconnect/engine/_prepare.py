@@ -13,6 +13,7 @@ from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.message import (
     CHUNKED_BODY,
     EMPTY_BODY,
+    HOP_BY_HOP,
     NO_BODY,
     Body,
     Framing,
@@ -52,7 +53,7 @@ def prepare_request(txn: EngineTransaction) -> None:
         style=txn.config.forwarded,
     )
     if txn.config.deadline_header:
-        headers.remove((txn.config.deadline_header.lower().encode(),))  # whatever the client claims
+        headers.claim(txn.config.deadline_header)
         if txn.watch.end != math.inf:
             headers.add(txn.config.deadline_header, str(max(0, int((txn.watch.end - trio.current_time()) * 1000))))
     if txn.config.via:
@@ -67,6 +68,23 @@ def _offered_upgrade(txn: EngineTransaction) -> list[str] | None:
         return None
     offered = headers.tokens("upgrade")
     return None if "h2c" in offered or not offered else offered
+
+
+def settle_request(txn: EngineTransaction) -> None:
+    """After `send_request`: of what plugins have written about this hop, `close` is obeyed; nothing else goes out but what is ours."""
+    headers = txn.request.headers
+    for field in headers.fields:
+        if field[1] in HOP_BY_HOP:
+            break
+    else:
+        return
+    closes = "close" in headers.tokens("connection")
+    trailers = accepts_trailers(headers)
+    strip_hop_by_hop(headers, keep_upgrade=txn.upgrade is not None)
+    if trailers:
+        _say_te_trailers(headers)
+    if closes:  # RFC 9112 §9.6; the connection is not used again
+        headers[b"Connection"] = f"{headers['connection']}, close" if b"connection" in headers else b"close"
 
 
 def _say_te_trailers(headers: Headers) -> None:
@@ -86,13 +104,11 @@ def frame_for_origin(txn: EngineTransaction) -> Body:
     return frame_request(txn.request, body)
 
 
-def clean_response(txn: EngineTransaction, response: Response) -> None:
-    """Take this hop's fields out of an origin's response and put ours in; interim ones too."""
-    strip_hop_by_hop(response.headers)
-    if response.status >= 200:
-        if txn.config.via:
-            add_via(response.headers, response.version, txn.config.via)
-        add_date(txn, response)
+def add_ours(txn: EngineTransaction, response: Response) -> None:
+    """Put the proxy's fields into an origin's final response."""
+    if txn.config.via:
+        add_via(response.headers, response.version, txn.config.via)
+    add_date(txn, response)
 
 
 def add_date(txn: EngineTransaction, response: Response) -> None:
@@ -111,7 +127,7 @@ def frame_for_client(txn: EngineTransaction, response: Response, body: Body) -> 
     method = txn.method or "GET"
     headers = response.headers
     for field in headers.fields:
-        if field[1] == b"connection":  # an origin's is gone by now: a plugin has written it
+        if field[1] in HOP_BY_HOP:  # an origin's are gone by now: a plugin has written it
             _obey_connection(txn, response)
             break
     framed = frame_response(method, txn.version, response, body)

@@ -98,7 +98,8 @@ class Engine(Proxy):
         client: ClientInfo | None = None,
     ) -> tuple[VirtualConnection, EngineSession]:
         """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
-        client, internal = client or options.client, options.is_internal
+        client = client or options.client
+        internal = client is None if options.internal is None else options.internal
         if self.core.closed:
             raise ConnectRefused("closed")
         if self.config.access and not admits(self.config.access, client=client, internal=internal):
@@ -116,7 +117,7 @@ class Engine(Proxy):
             client=client,
         )
         ours, theirs = make_pair(identity, window_of(options.buffer_index), options.buffer_water_mark)
-        session = EngineSession(self.core, theirs, client, self._forget, options, parent)
+        session = EngineSession(self.core, theirs, client, self._forget, options, parent, internal=internal)
         session.detached = detached
         session.counts_as_internal = counts
         self._internal += counts
@@ -172,8 +173,7 @@ class Engine(Proxy):
 
     def _busy(self) -> None:
         if self._idle.is_set():
-            self._drains = trio.Event()
-        self._idle = trio.Event()
+            self._idle = trio.Event()
 
     def _rest(self) -> None:
         if not self._sessions and not self._front_ends:
@@ -199,8 +199,12 @@ class Engine(Proxy):
         for front_end in list(self._front_ends):
             _tell(front_end.drain)
         with trio.move_on_after(seconds):
-            await self._idle.wait()
+            await self._rested()
         return self._idle.is_set()
+
+    async def _rested(self) -> None:
+        while not self._idle.is_set():  # another may have been admitted in the moment in which the last one left
+            await self._idle.wait()
 
     def _begin_to_drain(self) -> None:
         self.core.draining = True
@@ -218,7 +222,7 @@ class Engine(Proxy):
         for front_end in list(self._front_ends):
             _tell(front_end.end)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * self.config.http.close_timeout):
-            await self._idle.wait()
+            await self._rested()
 
     def __repr__(self) -> str:
         state = "closed" if self.core.closed else "draining" if self.core.draining else "open"

@@ -39,8 +39,20 @@ async def send_answer(txn: EngineTransaction, *, by: str = "plugin") -> None:
     txn.enter(State.SEND_RESPONSE)
     if txn.hooks.send_response:
         await fire(txn, txn.hooks.send_response)
+    if opens_a_stream(txn, txn.response):
+        raise TransactionFailure(
+            Failure.PLUGIN, "A plugin answered a request to switch protocols, and an HTTP/2 client would take that for a yes."
+        )
     await _send(txn, txn.response, txn.answer or b"")
     txn.end(by, "responded")
+
+
+def opens_a_stream(txn: EngineTransaction, response: Response) -> bool:
+    """True for a 2xx to extended CONNECT, which opens the stream to an HTTP/2 client (RFC 8441 §5), where only a 101 may.
+
+    Such a request comes from a front end as one of HTTP/1.1 that asks for a switch, which no other request of a stream does (RFC 9113 §8.2.2).
+    """
+    return 200 <= response.status <= 299 and txn.client.stream is not None and not txn.internal and txn.asks_for_switch
 
 
 def answer_here(txn: EngineTransaction) -> bool:
@@ -123,7 +135,7 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
         except TransactionFailure:
             txn.response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
             page = error_page(500, "A plugin failed.")[0]
-    if hooks_scope.cancelled_caught:
+    if hooks_scope.cancel_called:  # also where a hook has swallowed the cancellation
         txn.response = response
         latest += txn.config.error_timeout
     with trio.move_on_at(latest) as scope:

@@ -32,7 +32,7 @@ def remap(txn: EngineTransaction) -> None:
         request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form wins, and what is sent on says so
     _check_loop(txn)
     if request.method == "CONNECT":
-        if not txn.config.permits_connect(uri.host, uri.port):
+        if txn.intercept_origin is None and not txn.config.permits_connect(uri.host, uri.port):
             raise TransactionFailure(Failure.CONNECT_DENIED, f"CONNECT to {uri.host}:{uri.port} is not permitted.")
         txn.uri, txn.origin_url = uri, str(uri)
         return
@@ -74,8 +74,8 @@ def judge(txn: EngineTransaction, rules: tuple[AccessRule, ...]) -> None:
 
 def choose_origin(txn: EngineTransaction) -> Origin:
     """The origin of the request's target, which a plugin may have changed since `remap`. It also settles `txn.uri`."""
-    if txn.method == "CONNECT" and txn.uri is not None and txn.intercept_origin is None:
-        return TCPOrigin(txn.uri.host, txn.uri.port)
+    if txn.method == "CONNECT" and txn.uri is not None:
+        return txn.intercept_origin or TCPOrigin(txn.uri.host, txn.uri.port)
     target = txn.request.target
     rule, uri = txn.rule, txn.uri
     if uri is None or target != txn.origin_url:

@@ -14,7 +14,7 @@ import math
 
 import trio
 
-from trio_tsconnect._contain import sort_out
+from trio_tsconnect._contain import describe, sort_out
 from trio_tsconnect.engine._actions import ServedTransaction
 from trio_tsconnect.engine._core import next_id
 from trio_tsconnect.engine._flow import run_transaction
@@ -85,7 +85,7 @@ async def _run_watched(txn: EngineTransaction) -> None:
 def _count_descendant(session: EngineSession, root: EngineTransaction) -> None:
     """One more request on a kept connection. Several connections may have been open when the last place went, so each asks again."""
     if root.descendants >= session.core.config.http.max_descendants:
-        session.failure = TransactionFailure(Failure.DESCENDANTS)
+        session.failures += (TransactionFailure(Failure.DESCENDANTS),)
     else:
         root.descendants += 1
 
@@ -118,16 +118,25 @@ async def _wait_for_request(session: EngineSession) -> bool:
 async def _start(session: EngineSession) -> None:
     session.started = True
     for method in session.core.hooks.session_start:
+        # There is no transaction yet whose limits could count.
+        latest = trio.current_time() + session.core.config.http.header_timeout
+        deadline = math.inf if session.end is None else session.end
         try:
-            with trio.fail_after(session.core.config.http.header_timeout):  # there is no transaction yet whose limits could count
+            with trio.CancelScope(deadline=min(latest, deadline)) as scope:
                 await method(session)
+            if scope.cancelled_caught:
+                if deadline <= latest:
+                    session.failures += (TransactionFailure(Failure.DEADLINE),)
+                    return
+                raise TimeoutError("it took longer than http.header_timeout")
         except BaseException as exc:
             failure, passing = sort_out(exc)
             if failure is not None:
                 name = plugin_name(method)
                 logger.error("plugin %s failed in session_start (session %d)", name, session.number, exc_info=failure)
-                session.failure = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
-                session.failure.log = {"hook": "session_start", "exception": f"{type(failure).__name__}: {failure}"}
+                failed = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
+                failed.log = {"hook": "session_start", "exception": describe(failure)}
+                session.failures += (failed,)
             if passing is not None:
                 raise passing from None
 

@@ -43,7 +43,8 @@ class EngineSession(Session):
     counts_as_internal: bool = False
     requests: int = 0
     transaction: EngineTransaction | None = None
-    failure: TransactionFailure | None = None
+    failures: tuple[TransactionFailure, ...] = ()
+    """What is wrong with the next transaction before it begins; the first counts."""
     broken: bool = False
     cancel_cause: tuple[str, str] = ("proxy", Failure.CANCELLED.value)
     cancelled: bool = False
@@ -62,6 +63,8 @@ class EngineSession(Session):
         ended: Callable[[EngineSession], object],
         options: ConnectOptions | None = None,
         parent: EngineTransaction | None = None,
+        *,
+        internal: bool = False,
     ) -> None:
         self.core = core
         self.proxy = core.proxy
@@ -69,7 +72,7 @@ class EngineSession(Session):
         self.client = client or describe_client(stream)
         self.tag = options.tag if options else None
         self.id = options.id if options else 0
-        self.internal = options.is_internal if options else False
+        self.internal = internal
         self.data: dict[Any, Any] = {}
         self.target = options.target if options else None
         self.end: float | None = options.deadline if options else None

@@ -16,7 +16,7 @@ from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.engine._watch import Pace, Watch
 from trio_tsconnect.hooks import TRANSITIONS, Hooks, InvalidState, Proxy, State, Transaction, Transform
 from trio_tsconnect.log import Ended
-from trio_tsconnect.message import Request, Response, TargetURI
+from trio_tsconnect.message import Failure, Request, Response, TargetURI
 from trio_tsconnect.origin import InterceptOrigin, OriginConnection
 from trio_tsconnect.stream import ClientInfo
 
@@ -42,6 +42,7 @@ class EngineTransaction(Transaction):
     request_parts: list[bytes | bytearray] | None = None
     retry_target: str | None = None
     retries: int = 0
+    reconnects: int = 0
     children: tuple[EngineSession, ...] = ()
     children_refused: bool = False
     descendants: int = 0
@@ -171,6 +172,22 @@ class EngineTransaction(Transaction):
     def may_watch_input(self) -> bool:
         """Whether nobody else reads the client's stream now."""
         return self._request is not None and self.session.http.body_complete and self.state is not State.TUNNEL
+
+    @property
+    def asks_for_switch(self) -> bool:
+        """True if the client offers to switch protocols."""
+        if self.prepared:
+            return self.upgrade is not None
+        return self._request is not None and "upgrade" in self._request.headers
+
+    def set_bounds(self) -> None:
+        """Bound the whole by the configuration and the opener's deadline, whichever is earlier."""
+        limit, deadline = self.config.transaction_timeout, self.session.end
+        end = math.inf if limit is None else self.started + limit
+        if deadline is not None and deadline <= end:
+            self.watch.bound(deadline, Failure.DEADLINE)
+        elif end != self.watch.end:
+            self.watch.bound(end, Failure.TRANSACTION_TIMEOUT)
 
     def enter(self, state: State) -> None:
         """Go to a state, if the table allows it, and stamp the milestone."""

@@ -22,22 +22,22 @@ class Transforms:
         for name, transform in self._chain:
             if not result:
                 break
-            result = self._run(name, transform.feed, result)
+            result = self._run(name, transform, "feed", result)
         return result
 
     def finish(self) -> bytes:
         """Finish the first, run what it gives through the rest, then finish the next."""
         result = b""
         for name, transform in self._chain:
-            fed = self._run(name, transform.feed, result) if result else b""
-            result = fed + self._run(name, transform.finish)
+            fed = self._run(name, transform, "feed", result) if result else b""
+            result = fed + self._run(name, transform, "finish")
         return result
 
-    def _run(self, name: str, step: Callable[..., object], *data: bytes) -> bytes:
+    def _run(self, name: str, transform: Transform, step: str, *data: bytes) -> bytes:
         try:
-            result = step(*data)
+            result = getattr(transform, step)(*data)
             if not isinstance(result, (bytes, bytearray)):
-                raise TypeError(f"a transform returns bytes, and {step.__name__}() returned {type(result).__name__}")
+                raise TypeError(f"a transform returns bytes, and {step}() returned {type(result).__name__}")
             return bytes(result)
         except BaseException as exc:
             failure, passing = sort_out(exc)

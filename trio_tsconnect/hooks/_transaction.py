@@ -149,7 +149,8 @@ class Transaction(abc.ABC):
         """Be the origin of this transaction: `await serve(stream)` runs on the far end of a virtual connection and speaks HTTP/1.1 on it.
 
         Legal until `post_remap` is over; later `InvalidState`. No remap rule is needed. `serve` runs in the session's nursery and is cancelled
-        when the transaction lets go of the connection. An exception in it, or an answer that is not HTTP, is a 502. Source: `TSHttpTxnIntercept`.
+        when the transaction lets go of the connection. An exception in it, or an answer that is not HTTP, is a 502. Of CONNECT, which is
+        answered with 200 and needs no permission then, the stream carries the bytes of the tunnel. Source: `TSHttpTxnIntercept`.
         """
 
     @abc.abstractmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
 
 _MICRO = 1_000_000
@@ -143,7 +144,7 @@ class LogRecord:
         return to_json_line(self.as_dict())
 
 
-_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=repr).encode
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=lambda value: _safe_repr(value)).encode
 
 
 def to_json_line(fields: dict[str, Any]) -> str:
@@ -181,7 +182,9 @@ def _plain(value: object, depth: int) -> object:
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001 - anyone's repr
+    except BaseException as error:  # anyone's repr
+        if sort_out(error)[1] is not None:
+            raise
         return f"<{type(value).__name__}: repr failed with {type(error).__name__}>"
 
 

@@ -18,6 +18,7 @@ from trio_tsconnect.message._fields import expects_continue as expects_continue
 from trio_tsconnect.message._fields import http_date as http_date
 from trio_tsconnect.message._fields import keep_alive as keep_alive
 from trio_tsconnect.message._fields import max_forwards as max_forwards
+from trio_tsconnect.message._fields import remove_listed as remove_listed
 from trio_tsconnect.message._fields import retry_safe as retry_safe
 from trio_tsconnect.message._fields import strip_hop_by_hop as strip_hop_by_hop
 from trio_tsconnect.message._fields import via_names as via_names
@@ -46,10 +47,11 @@ from trio_tsconnect.message._status import reason_phrase as reason_phrase
 from trio_tsconnect.message._strict import FORBIDDEN_IN_TRAILERS as FORBIDDEN_IN_TRAILERS
 from trio_tsconnect.message._strict import check_request as check_request
 from trio_tsconnect.message._strict import check_response as check_response
+from trio_tsconnect.message._strict import check_switch as check_switch
 from trio_tsconnect.message._strict import check_trailers as check_trailers
+from trio_tsconnect.message._twins import drop_claimed as drop_claimed
 from trio_tsconnect.message._twins import drop_twins as drop_twins
 from trio_tsconnect.message._twins import drop_underscored as drop_underscored
-from trio_tsconnect.message._twins import remove_all_forms as remove_all_forms
 from trio_tsconnect.message._uri import DEFAULT_PORTS as DEFAULT_PORTS
 from trio_tsconnect.message._uri import TargetURI as TargetURI
 from trio_tsconnect.message._uri import parse_authority as parse_authority

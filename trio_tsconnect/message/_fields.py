@@ -51,6 +51,37 @@ def strip_hop_by_hop(headers: Headers, *, keep_upgrade: bool = False) -> None:
         headers.remove(doomed)
 
 
+# What stays in Connection when the fields that it lists were removed: options with a meaning of their own.
+_OPTIONS = (HOP_BY_HOP - {b"connection"}) | {b"close"}
+_ONE_OPTION = frozenset({b"keep-alive", b"Keep-Alive", b"close", b"Close", b"upgrade", b"Upgrade"})
+_NOTHING: frozenset[bytes] = frozenset()
+
+
+@public("trio_tsconnect.message")
+def remove_listed(headers: Headers) -> frozenset[bytes]:
+    """Remove the fields that Connection lists, and their names from it; return these names (RFC 9110 §7.6.1).
+
+    For a message as it was received, before anybody adds to it: later the sender's list would take out what the proxy has put in.
+    """
+    for field in headers.fields:
+        if field[1] == b"connection" and field[2] not in _ONE_OPTION:
+            break
+    else:
+        return _NOTHING
+    options = [option.strip() for field in headers.fields if field[1] == b"connection" for option in field[2].lower().split(b",")]
+    others = set(options) - _OPTIONS
+    if not others:
+        return _NOTHING
+    kept = b", ".join([option for option in options if option in _OPTIONS])
+    if kept:
+        headers.put((b"Connection", b"connection", kept))
+    else:
+        headers.remove((b"connection",))
+    listed = frozenset(others - _NOT_REMOVABLE)
+    headers.remove(listed)
+    return listed
+
+
 @public("trio_tsconnect.message")
 def keep_alive(message_version: str, headers: Headers) -> bool:
     """Whether the sender of this message wants the connection to persist (RFC 9112 §9.3)."""

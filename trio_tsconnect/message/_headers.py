@@ -29,6 +29,7 @@ TCHARS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 _BLANK = b" \t"
+_NONE: frozenset[bytes] = frozenset()
 _SHORT = 128
 _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 
@@ -132,14 +133,17 @@ class Headers:
     [('Accept', '*/*')]
     """
 
-    __slots__ = ("fields",)
+    __slots__ = ("claimed", "fields")
 
     fields: list[Field]
     """(name as written, name in lower case, value) of each line: for reading fast; write through the methods, which check."""
+    claimed: frozenset[bytes]
+    """The names, in lower case, that `claim` was told."""
 
     def __init__(self, items: HeadersInput = ()) -> None:
+        self.claimed = _NONE
         if isinstance(items, Headers):
-            self.fields = list(items.fields)
+            self.fields, self.claimed = list(items.fields), items.claimed
             return
         # (a list first: to ask an abstract class takes as long as two fields)
         pairs: Iterable[tuple[Text, Text]] = items.items() if not isinstance(items, (list, tuple)) and isinstance(items, Mapping) else items
@@ -150,6 +154,7 @@ class Headers:
         """Take over a list of (raw name, lower-case name, value) that a strict parser made; nothing is checked or copied."""
         headers = cls.__new__(cls)
         headers.fields = fields
+        headers.claimed = _NONE
         return headers
 
     def __getitem__(self, name: Text) -> str:
@@ -247,6 +252,14 @@ class Headers:
                 self.fields = [each for each in self.fields if each[1] not in lowercase_names]
                 return
 
+    def claim(self, *names: Text) -> None:
+        """Take these names from whoever sent the message: their fields are removed, also as spelled with underscores for hyphens, and the proxy
+        sends no trailer of these names on. What is added afterwards stays.
+        """
+        lower = {_lower(name) for name in names}
+        self.claimed |= lower
+        self.fields = [field for field in self.fields if field[1] not in lower and field[1].replace(b"_", b"-") not in lower]
+
     def keys(self) -> list[str]:
         """The name of each line, as written; repeated where lines repeat."""
         return [field[0].decode("latin-1") for field in self.fields]
@@ -261,7 +274,7 @@ class Headers:
 
     def copy(self) -> Headers:
         """Another `Headers` with the same lines."""
-        return Headers.from_parsed(list(self.fields))
+        return Headers(self)
 
     def tokens(self, name: Text) -> list[str]:
         """The members, in lower case, of the comma-separated list that all lines of this name make (RFC 9110 §5.6.1).

@@ -7,6 +7,8 @@ Content-Length values become one line, a coding is written `chunked`, and framin
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from trio_tsconnect._util import public
 from trio_tsconnect.message._errors import BadRequest, BadResponse, MessageError
 from trio_tsconnect.message._framing import forbids_framing
@@ -81,6 +83,21 @@ def check_response(response: Response, method: str, *, any_status: bool = False)
         _check_transfer_encoding(headers, codings, lengths, response.version, BadResponse)
     else:
         _check_content_length(headers, lengths, BadResponse)
+
+
+@public("trio_tsconnect.message")
+def check_switch(response: Response, offered: Collection[str]) -> None:
+    """Refuse a 101 that is none: of HTTP/1.0, without Upgrade and an announcement of it in Connection, or to what was not offered (RFC 9110 §7.8)."""
+    if not offered:
+        raise BadResponse("unexpected_switch", "The origin switched protocols, which nobody asked for.")
+    headers = response.headers
+    chosen = headers.tokens("upgrade")
+    if response.version == "1.0" or not chosen or "upgrade" not in headers.tokens("connection"):
+        raise BadResponse("bad_switch", "The origin switched protocols without saying to which.")
+    if not set(chosen) <= set(offered):
+        raise BadResponse("bad_switch", "The origin switched to a protocol that was not offered.")
+    if len(headers.get_all("sec-websocket-accept")) > 1:
+        raise BadResponse("bad_switch", "The origin sent more than one Sec-WebSocket-Accept.")
 
 
 @public("trio_tsconnect.message")

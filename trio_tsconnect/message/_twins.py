@@ -42,9 +42,12 @@ def drop_underscored(headers: Headers) -> None:
 
 
 @public("trio_tsconnect.message")
-def remove_all_forms(headers: Headers, names: Container[bytes]) -> None:
-    """Remove the fields of these lower-case names, and their twins with underscores."""
-    headers.fields = [field for field in headers.fields if field[1] not in names and _hyphened(field[1]) not in names]
+def drop_claimed(trailers: Headers, head: Headers, *, present: bool = False) -> Headers:
+    """The trailers without those whose names were claimed in the head (`Headers.claim`), or (`present`) are in it, as the proxy sends it on."""
+    taken = head.claimed | {field[1] for field in head.fields} if present else head.claimed
+    if not taken:
+        return trailers
+    return Headers.from_parsed([field for field in trailers.fields if field[1] not in taken and _hyphened(field[1]) not in taken])
 
 
 def _hyphened(name: bytes) -> bytes:

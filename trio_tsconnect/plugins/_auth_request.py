@@ -10,7 +10,7 @@ import trio
 
 from trio_tsconnect import ConnectOptions, ConnectRefused, FetchedResponse, FetchError, Headers, Plugin, Request, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import TargetURI, remove_all_forms
+from trio_tsconnect.message import TargetURI
 from trio_tsconnect.plugins._asked import end_to_end, is_own, keep_target, place
 from trio_tsconnect.plugins._options import as_tuple, field_names, number, statuses, url
 
@@ -84,7 +84,7 @@ class AuthRequest(Plugin):
         return Request("GET", str(self._uri), headers)
 
     def _let_through(self, txn: Transaction, answer: FetchedResponse) -> None:
-        remove_all_forms(txn.request.headers, {name.lower().encode() for name in self.options.copy})
+        txn.request.headers.claim(*self.options.copy)
         for name in self.options.copy:
             for value in answer.headers.get_all(name):
                 txn.request.headers.add(name, value)

@@ -9,7 +9,6 @@ import attrs
 
 from trio_tsconnect import ConfigError, Headers, Plugin, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import remove_all_forms
 from trio_tsconnect.plugins._asked import asked_for
 from trio_tsconnect.plugins._options import as_tuple, check_field, field_names, one_of, refuse, statuses
 
@@ -81,8 +80,8 @@ class HeaderRule:
 
     def apply(self, headers: Headers) -> None:
         """Change the fields."""
-        if self.remove:
-            remove_all_forms(headers, {name.lower().encode() for name in self.remove})
+        if self.remove or self.set:
+            headers.claim(*self.remove, *self.set)
         for name, value in self.set.items():
             headers[name] = value
         for name, value in self.add.items():

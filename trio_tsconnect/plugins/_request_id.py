@@ -100,7 +100,8 @@ class RequestId(Plugin):
         given = headers.get(self.options.field)
         trusted = (self.options.trust_client or txn.internal) and given is not None and _ID.fullmatch(given) is not None
         request_id = given if trusted and given is not None else parent[0] if parent is not None else secrets.token_hex(16)
-        headers[self.options.field] = request_id
+        headers.claim(self.options.field)
+        headers.add(self.options.field, request_id)
         txn.log["request_id"] = request_id
         trace = self._trace(txn, parent[1] if parent is not None else None) if self.options.trace else None
         self._ids[txn] = (request_id, trace)
@@ -113,7 +114,8 @@ class RequestId(Plugin):
             context = TraceContext(secrets.token_hex(16), secrets.token_hex(8), None, "01" if self.options.sampled else "00")
         else:
             context = above.child()
-        headers["traceparent"] = context.to_field()
+        headers.claim("traceparent")
+        headers.add("traceparent", context.to_field())
         txn.log["trace_id"], txn.log["span_id"] = context.trace, context.span
         if context.parent is not None:
             txn.log["parent_span_id"] = context.parent

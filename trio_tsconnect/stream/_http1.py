@@ -59,6 +59,7 @@ class HTTP1Connection:
 
     lenient: Container[str] = ()
     """What the peer is forgiven, of `LENIENCES`."""
+    _listed: frozenset[bytes] = frozenset()  # what Connection listed in the head that was read last
     trailers: Headers | None = None
     """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
     body: Body = NO_BODY
@@ -214,6 +215,7 @@ class HTTP1Connection:
                 raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
             trailers = to_headers(event)
             check_trailers(trailers, self._error)
+            trailers.remove(self._listed)
             self.trailers = trailers
         self._finish_body()
 

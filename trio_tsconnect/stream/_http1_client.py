@@ -6,7 +6,18 @@ import re
 from typing import Any
 
 from trio_tsconnect._util import public
-from trio_tsconnect.message import BadResponse, Body, Framing, Request, Response, check_response, response_body
+from trio_tsconnect.message import (
+    BadResponse,
+    Body,
+    Framing,
+    Request,
+    Response,
+    check_response,
+    check_switch,
+    keep_alive,
+    remove_listed,
+    response_body,
+)
 from trio_tsconnect.stream._heads import request_to_bytes
 from trio_tsconnect.stream._http1 import HTTP1Connection, to_headers
 from trio_tsconnect.stream._refusals import refused_response
@@ -21,13 +32,15 @@ class HTTP1Client(HTTP1Connection):
     _error = BadResponse
     _reading_requests = False
     _method = "GET"
-    _offers_upgrade = False
+    _offered: list[str] = []  # noqa: RUF012 - never changed in place
+    _persists = True
 
     def queue_request(self, request: Request, body: Body, *, target: str | None = None) -> None:
         """Add a request head, framed as `body` says. `target`: what stands on the request line, if not the request's own."""
         self._put(request_to_bytes(request, target or request.target))
         self._method = request.method
-        self._offers_upgrade = "upgrade" in request.headers
+        self._offered = request.headers.tokens("upgrade") if "upgrade" in request.headers else []
+        self._persists = keep_alive("1.1", request.headers)
         self._sending, self._unsent, self._sent = body, body.length, False
         self._body_read = False
 
@@ -40,8 +53,9 @@ class HTTP1Client(HTTP1Connection):
         event = self._parse(head)
         response = Response(event.status_code, to_headers(event), event.reason.decode("latin-1"), event.http_version.decode("ascii"))
         check_response(response, self._method, any_status="status" in self.lenient)
-        if response.status == 101 and not self._offers_upgrade:
-            raise BadResponse("unexpected_switch", "The origin switched protocols, which nobody asked for.")
+        if response.status == 101:
+            check_switch(response, self._offered)
+        self._listed = remove_listed(response.headers)
         if response.status >= 200:
             self._expect_body(response_body(self._method, response))
         return response
@@ -66,6 +80,7 @@ class HTTP1Client(HTTP1Connection):
         """Whether another request may follow: both messages complete, and not a byte too many (RFC 9112 §9.2)."""
         return (
             self._body_read
+            and self._persists  # RFC 9112 §9.6: who has sent `close` sends no further request
             and self.request_sent
             and not self._buffer
             and not self._ended

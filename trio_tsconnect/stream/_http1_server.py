@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trio_tsconnect._util import public
-from trio_tsconnect.message import BadRequest, Body, Request, Response, check_request, is_token, request_body
+from trio_tsconnect.message import BadRequest, Body, Request, Response, check_request, is_token, remove_listed, request_body
 from trio_tsconnect.stream._heads import response_to_bytes
 from trio_tsconnect.stream._http1 import HTTP1Connection, to_headers
 from trio_tsconnect.stream._refusals import refused_request
@@ -61,6 +61,7 @@ class HTTP1Server(HTTP1Connection):
         if hostless:
             del request.headers[b"host"]
         check_request(request)
+        self._listed = remove_listed(request.headers)
         self._expect_body(request_body(request))
         return request
 
