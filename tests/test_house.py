@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -314,6 +315,7 @@ def test_law_of_the_memory_channel_complains_of_pipes_made_otherwise() -> None:
 # --- the package keeps them ---------------------------------------------------------------------------------------------------
 
 
+@cache
 def package() -> list[Module]:
     modules = []
     for path in sorted(ROOT.rglob("*.py")):
@@ -332,6 +334,97 @@ def test_package_keeps_the_law(law) -> None:
 
 def test_pipes_are_made_of_memory_channels() -> None:
     assert list(bytes_travel_in_a_memory_channel(package())) == []
+
+
+# --- circles ------------------------------------------------------------------------------------------------------------------
+
+LARGEST_CIRCLE = 2
+"""Modules that may know each other, types counted: two that are one thing in two files."""
+
+
+def graph(modules: list[Module]) -> dict[str, set[str]]:
+    """For each module those that it imports, for types or for good; a name that a room shows counts as the module that defines it."""
+    known = {module.name: module for module in modules}
+
+    def defining(path: list[str]) -> str | None:
+        for length in range(len(path), -1, -1):
+            module = known.get(".".join(path[:length]))
+            if module is None:
+                continue
+            if module.is_init and length < len(path):
+                for each in imports(module):
+                    if each.inside and each.inside[-1] == path[length] and each.inside[:-1] != path[:length]:
+                        return defining(each.inside)
+            return None if module.is_init else module.name
+        return None
+
+    found: dict[str, set[str]] = {}
+    for module in modules:
+        if not module.is_init:
+            targets = {defining(each.inside) for each in imports(module) if each.inside}
+            found[module.name] = {target for target in targets if target and target != module.name}
+    return found
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that can be reached from each other (Tarjan's algorithm would be faster, and longer)."""
+    reach = {name: set(targets) for name, targets in edges.items()}
+    for middle, beyond in reach.items():
+        for targets in reach.values():
+            if middle in targets:
+                targets |= beyond
+    found: list[set[str]] = []
+    for name, targets in reach.items():
+        circle = {other for other in targets if name in reach.get(other, ())}
+        if name in targets and circle not in found:
+            found.append(circle)
+    return found
+
+
+def rooms_drawn(edges: dict[str, set[str]]) -> str:
+    """The rooms, and which knows which, as a diagram; what follows from other arrows is left out."""
+    known: dict[str, set[str]] = {}
+    for module, targets in edges.items():
+        room = module.partition(".")[0]
+        if room not in FOUNDATION:
+            known.setdefault(room, set()).update({target.partition(".")[0] for target in targets} - {room} - FOUNDATION)
+    lines = ["```mermaid", "flowchart TD"]
+    for room in sorted(known):
+        beyond = set().union(*(reachable(known, other) for other in known[room]))
+        lines += [f"    {room.strip('_')} --> {other.strip('_')}" for other in sorted(known[room] - beyond)]
+    return "\n".join([*lines, "```"])
+
+
+def reachable(known: dict[str, set[str]], room: str) -> set[str]:
+    """The rooms that a room knows, and those that they know."""
+    direct = known.get(room, set())
+    return direct.union(*(reachable(known, other) for other in direct))
+
+
+def test_circles_are_found() -> None:
+    modules = [
+        Module("a", "", is_init=True),
+        Module("a._x", "from trio_tsconnect.b import Z"),
+        Module("b", "from trio_tsconnect.b._z import Z as Z", is_init=True),
+        Module("b._z", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from trio_tsconnect.c._w import W"),
+        Module("c._w", "def f():\n    from trio_tsconnect.a._x import X"),
+        Module("c._v", "from trio_tsconnect.c._w import W"),
+    ]
+    assert circles(graph(modules)) == [{"a._x", "b._z", "c._w"}]
+
+
+def test_modules_know_each_other_in_one_direction() -> None:
+    assert [sorted(circle) for circle in circles(graph(package())) if len(circle) > LARGEST_CIRCLE] == []
+
+
+def test_rooms_know_each_other_in_one_direction() -> None:
+    for circle in circles(graph(package())):
+        assert len({name.partition(".")[0] for name in circle}) == 1, sorted(circle)
+
+
+def test_diagram_of_the_rooms_is_what_the_code_says() -> None:
+    """Where this fails: put what is expected into docs/design.md."""
+    assert rooms_drawn(graph(package())) in (ROOT.parent / "docs" / "design.md").read_text(encoding="utf-8")
 
 
 # --- the faces ----------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trio_tsconnect.__main__ import main
-from trio_tsconnect._command._demo import HTTP1, STREAMS, VIRTUAL, Result, Sent
+from trio_tsconnect._command._demo_result import HTTP1, STREAMS, VIRTUAL, Result, Sent
 from trio_tsconnect.logstats import Summary
 
 from ._process import COMMAND, LIMIT

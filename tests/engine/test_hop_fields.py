@@ -128,6 +128,17 @@ async def test_trailers_cannot_say_what_plugins_or_the_proxy_say(name: str) -> N
     assert b"X-Fine: 1\r\n" in origin.raw
 
 
+async def test_trailers_cannot_double_what_is_in_the_head() -> None:
+    origin = Recording()
+
+    async def act(_hook: str, txn: Any) -> None:
+        txn.request.headers["X-Plain"] = "mine"  # set without a claim
+
+    async with open_world(origin, plugins=[make_plugin("Setting", act, "read_request")]) as world:
+        await client(world.proxy).ask(POST % (b"", b"X-Plain: evil\r\nX_Plain: evil\r\n"))
+    assert origin.raw == [b"2\r\nhi\r\n0\r\n"]
+
+
 async def test_response_trailers_cannot_bring_back_what_a_rule_removes() -> None:
     reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Secret: 1\r\nX-Fine: 2\r\n\r\n"
     rules = [HeaderRule(on="response", remove=["X-Secret"])]

@@ -14,7 +14,7 @@ import h2.events
 import trio
 
 from trio_tsconnect import ConnectOptions, Plugin, Proxy, Request, Response, Transaction
-from trio_tsconnect._command._demo import TAG
+from trio_tsconnect._command._demo_result import TAG
 from trio_tsconnect.message import NO_BODY, Body, Framing
 from trio_tsconnect.stream import HTTP1Client, HTTP1Server
 

@@ -18,7 +18,6 @@ import trio
 import trustme
 
 from trio_tsconnect import JsonLinesLog, ProxyConfig, RemapRule, open_proxy
-from trio_tsconnect._command._demo import HTTP1, STREAMS, VIRTUAL, Result, Sent
 from trio_tsconnect._command._demo_parts import (
     HOST,
     Answerer,
@@ -30,6 +29,7 @@ from trio_tsconnect._command._demo_parts import (
     get_streams,
     serve_origin,
 )
+from trio_tsconnect._command._demo_result import HTTP1, STREAMS, VIRTUAL, Result, Sent
 from trio_tsconnect._command._say import say
 from trio_tsconnect.http2 import serve_auto, ssl_context
 from trio_tsconnect.logstats import read_records, summarize

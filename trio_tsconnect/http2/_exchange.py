@@ -48,7 +48,7 @@ class ResponseHead:
                 elif name == b"priority":
                     self.priority = value
                 elif name == b"sec-websocket-accept":
-                    self.proof = value if self.proof is None else b""  # two of them prove nothing
+                    self.proof = value
             fields.append(field)
         self.fields = response_fields(fields)
 

@@ -346,6 +346,23 @@ class Connection:
         self._receiver.remember_reset(number)
         self.writer.ring()
 
+    def put(self, data: bytes) -> None:
+        """Write frames that h2 does not."""
+        self.writer.put(data)
+
+    def ring(self) -> None:
+        """There is something to write."""
+        self.writer.ring()
+
+    @property
+    def frames_written(self) -> int:
+        """How many frames have been written, as far as they may be answered by WINDOW_UPDATE."""
+        return self.writer.frames
+
+    def look_at(self, stream: Stream) -> None:
+        """The engine has answered a stream that has no task."""
+        self.writer.look_at(stream)
+
     def ready(self, stream: Stream) -> None:
         """A stream has something to write."""
         if not stream.closed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,6 +16,7 @@ from trio_tsconnect.http2 import _frames as f
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode, StreamFault, code_name
 from trio_tsconnect.http2._fields import read_trailers
 from trio_tsconnect.http2._limits import Meter
+from trio_tsconnect.http2._owner import ReceiverOwner
 from trio_tsconnect.http2._priority import parse_priority
 from trio_tsconnect.http2._protocol import (
     DataReceived,
@@ -30,10 +30,7 @@ from trio_tsconnect.http2._protocol import (
     TrailersReceived,
     WindowUpdated,
 )
-
-if TYPE_CHECKING:
-    from trio_tsconnect.http2._frontend import Connection
-    from trio_tsconnect.http2._stream import Stream
+from trio_tsconnect.http2._stream import Stream
 
 _SMALL = 64
 _AT_ONCE = 64
@@ -47,7 +44,7 @@ _FIELDS_A_UNIT = 32
 class Receiver:
     """The receiving half of a connection."""
 
-    def __init__(self, connection: Connection, machine: Machine, limits: Http2Limits) -> None:
+    def __init__(self, connection: ReceiverOwner, machine: Machine, limits: Http2Limits) -> None:
         now = trio.current_time()
         self._connection = connection
         self._machine = machine
@@ -136,7 +133,7 @@ class Receiver:
                 if (stream := connection.streams.get(event.stream_id)) is not None and stream.outbox:
                     connection.ready(stream)
             else:
-                connection.writer.ring()
+                connection.ring()
         elif isinstance(event, StreamReset):
             self._stream_reset(event)
         elif isinstance(event, RemoteSettingsChanged):
@@ -197,24 +194,22 @@ class Receiver:
 
     def _data_of_no_stream(self, number: int, frame: bytes) -> None:
         """h2 knows whether the stream is idle or closed; it opens the connection's window again by itself (RFC 9113 §5.1, §6.9)."""
-        writer = self._connection.writer
         if not self.reset_here.get(number):
             self._oddities.count(self.now)  # not what was under way when we reset the stream
         if number not in self.reset_here:
             self._feed(frame)
             self._remember(number, ours=False)
-            writer.ring()
+            self._connection.ring()
             return
         self._feed_late(frame)
 
     def _feed_late(self, frame: bytes) -> None:
         """What comes for a stream that was reset: h2 would reset it once more, and one RST_STREAM is enough (RFC 9113 §5.4.2)."""
-        writer = self._connection.writer
-        writer.put(b"")
+        self._connection.put(b"")
         self._feed(frame)
         produced = self._machine.h2.data_to_send()
         kept = [piece for start in range(0, len(produced), 13) if (piece := produced[start : start + 13])[3] != f.RST_STREAM]
-        writer.put(b"".join(kept))
+        self._connection.put(b"".join(kept))
 
     # ---------------------------------------------------------------------------------------------- HEADERS, CONTINUATION (§6.2, §6.10)
 
@@ -270,7 +265,7 @@ class Receiver:
                 self._happened(event)
                 said = True
         if said:
-            self._connection.writer.ring()
+            self._connection.ring()
 
     def _trailers(self, number: int, unending: bool) -> None:
         stream = self._connection.streams[number]
@@ -309,7 +304,7 @@ class Receiver:
             self.count_reset()
             self.remember_reset(event.stream_id)
             self._connection.closed(stream, "protocol_error")
-            self._connection.writer.ring()
+            self._connection.ring()
 
     def _goaway(self, flags: int, number: int, frame: bytes) -> None:
         # h2 would take a GOAWAY for the end of everything; but what the client has asked for is still to be answered (RFC 9113 §6.8).
@@ -326,7 +321,7 @@ class Receiver:
         else:
             for event in self._machine.settings(f.settings_of(frame)):
                 self._happened(event)
-        self._connection.writer.ring()
+        self._connection.ring()
 
     def _settings_changed(self) -> None:
         for stream in self._connection.streams.values():
@@ -336,10 +331,10 @@ class Receiver:
     def _ping(self, flags: int, number: int, frame: bytes) -> None:
         self._pings.count(self.now)
         self._feed(frame)
-        self._connection.writer.ring()
+        self._connection.ring()
 
     def _window_update(self, flags: int, number: int, frame: bytes) -> None:
-        if self._updates_in_order < 2 * self._connection.writer.frames:
+        if self._updates_in_order < 2 * self._connection.frames_written:
             self._updates_in_order += 1
         else:
             self._updates.count(self.now)

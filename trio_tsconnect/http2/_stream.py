@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,10 +20,8 @@ from trio_tsconnect.http2._fields import RequestHead, websocket_accepted
 from trio_tsconnect.http2._flow import StreamWindow
 from trio_tsconnect.http2._hpack import Pair
 from trio_tsconnect.http2._outbox import Outbox
+from trio_tsconnect.http2._owner import StreamOwner
 from trio_tsconnect.http2._priority import Priority, parse_priority
-
-if TYPE_CHECKING:
-    from trio_tsconnect.http2._frontend import Connection
 
 logger = logging.getLogger("trio_tsconnect.http2")
 
@@ -62,7 +59,7 @@ class Stream:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: StreamOwner,
         id: int,
         head: RequestHead,
         pipe: VirtualConnection,
@@ -178,7 +175,7 @@ class Stream:
         return False
 
     def _answered(self) -> None:
-        self._connection.writer.look_at(self)
+        self._connection.look_at(self)
 
     def answer_now(self) -> bool:
         """Relay a response that has come whole; False when a task has to `run`, to wait for the rest of it or to find out what is wrong."""
