@@ -90,7 +90,7 @@ class Working(Plugin):
                 await answer.body.read()
 
     async def read_response(self, txn: Transaction) -> None:
-        if txn.response.status == 503 and txn.session.http.body.empty:
+        if txn.response.status == 503 and txn.request.method == "GET":
             txn.retry()
 
 
