@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -140,6 +141,15 @@ async def test_a_limit_that_ends_a_hook_is_no_failure_of_its_plugin(mock_clock: 
     assert world.records[0].plugin == {"Slow": {"cut_short": "pre_remap"}}
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler of SIGINT, which a process in the background of a shell does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("where", ["hook", "checkpoint"])
 def test_ctrl_c_ends_the_process_and_leaves_alone(where: str) -> None:
     """A signal is told from a KeyboardInterrupt that a plugin raises by who raised it; it comes out as it is, in no group."""
@@ -293,6 +303,7 @@ async def test_request_cannot_become_connect_or_stop_being_it(method: str) -> No
     assert "CONNECT" in world.records[0].plugin["Failing"]["failed"]["exception"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_process_that_is_interrupted_leaves_no_record_of_success() -> None:
     log = MemoryLog()
 

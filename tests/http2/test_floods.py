@@ -17,6 +17,7 @@ from trio_tsconnect.http2 import Http2Limits, RateLimit, serve_auto
 from trio_tsconnect.http2._errors import ConnectionFault
 from trio_tsconnect.http2._frontend import Connection
 from trio_tsconnect.http2._limits import Meter, Shared
+from trio_tsconnect.http2._receive import Receiver
 
 from . import _raw as raw
 from ._raw import (
@@ -601,3 +602,10 @@ async def test_no_connection_is_left_waiting_for_its_turn() -> None:
             for _ in range(50):
                 nursery.start_soon(wait)
     assert done == 50
+
+
+async def test_streams_that_were_reset_are_remembered_up_to_a_bound() -> None:
+    receiver = Receiver(None, None, Http2Limits())  # type: ignore[arg-type]
+    for number in range(1, 4001, 2):
+        receiver.remember_reset(number)
+    assert list(receiver.reset_here) == list(range(2001, 4001, 2))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from trio_tsconnect.http2 import Http2Limits
+from trio_tsconnect.http2._outbox import Outbox
 from trio_tsconnect.http2._priority import DEFAULT, Priority, parse_priority
+from trio_tsconnect.http2._write import Writer
 
 from . import _raw as raw
 from ._raw import DATA, FRAME_SIZE_ERROR, GET, PRIORITY_UPDATE, PROTOCOL_ERROR, WINDOW_UPDATE, frame, number, open_world, saying
@@ -107,6 +113,24 @@ async def test_incremental_equals_take_turns(autojump_clock: MockClock) -> None:
     async with open_world(initial_window_size=1 << 20) as world:
         await ask(world, {3: "i", 5: "i"})
         assert await order(world) == [3, 5, 3, 5, 3, 5]
+
+
+async def test_less_urgent_ones_wait_for_incremental_ones_that_move(autojump_clock: MockClock) -> None:
+    """RFC 9218 §10: sharing is between equals."""
+    async with open_world(initial_window_size=1 << 20) as world:
+        await ask(world, {3: "u=7", 5: "u=0, i"})
+        assert await order(world) == [5, 3]
+
+
+@pytest.mark.parametrize(("window", "stalls"), [(1_000_000, False), (16_384, True)])
+async def test_stream_stalls_when_a_window_keeps_it_back_and_not_when_the_batch_is_full(window: int, stalls: bool) -> None:
+    """`moved` is what `inactivity_timeout` looks at: a stream that more urgent ones keep waiting is no fault of the client's."""
+    h2 = SimpleNamespace(local_flow_control_window=lambda _: window, outbound_flow_control_window=1 << 20, send_data=lambda *_, **__: None)
+    writer = Writer(SimpleNamespace(h2=h2, frame_size=16_384), None, Http2Limits(), start=print, ended=print)  # type: ignore[arg-type]
+    stream = SimpleNamespace(id=1, outbox=Outbox(), moved=math.inf, turn=0, sent=lambda: None)
+    stream.outbox.data += bytes(100_000)
+    assert writer._write_data(stream, 16_384) == (16_384, True)  # type: ignore[arg-type]
+    assert (stream.moved != math.inf) is stalls
 
 
 async def test_update_changes_the_order_of_what_is_under_way(autojump_clock: MockClock) -> None:

@@ -75,7 +75,6 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
     else:
         txn.enter(State.READ_RESPONSE)
         assert txn.session.nursery is not None
-        txn.sending_body = True
         await _beside(txn.session.nursery, lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http))
     if txn.session.broken:
         txn.keep_alive = False
@@ -169,7 +168,6 @@ async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
             if txn.body_withheld:
                 return
     watch.check()
-    txn.sending_body = False
     response_is_due(txn)
     if txn.state is State.READ_RESPONSE:
         txn.watch.rearm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.response_due)
@@ -226,9 +224,6 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
         # RFC 9110 §10.1.1: after a final answer the client need not send the body. What it sends next may be another request, which the
         # origin would take for the body or, worse, for a request that no rule has seen.
         txn.body_withheld = True
-        txn.sending_body = False
-    if not persists:
-        txn.sending_body = False  # the origin reads no more of it: what is left is ours to drop, within bounds
     body = frame_for_client(txn, response, CHUNKED_BODY if transforms else http.body)
     txn.status = response.status
     txn.response_begun = True

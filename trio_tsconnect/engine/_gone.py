@@ -39,7 +39,7 @@ class ClientReader:
                 while True:
                     if http.buffered >= _MOST_AHEAD:  # enough for the next requests; from here on only a reset is looked for
                         await trio.sleep(session.core.config.http.gone_check_interval)
-                        if has_hung_up(session.stream):
+                        if has_hung_up(session.stream, half_close=session.core.config.http.half_close == "abort"):
                             session.client_is_gone()
                             return
                         continue

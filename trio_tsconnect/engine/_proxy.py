@@ -69,8 +69,7 @@ class Engine(Proxy):
 
     async def serve_stream(self, stream: trio.abc.Stream, *, client: ClientInfo | None = None, received: bytes = b"") -> None:
         self.core.check_run("serve_stream()")
-        most = self.config.http.max_connections
-        if self.core.draining or (most is not None and len(self._sessions) - self._virtual >= most):
+        if self.core.draining or self._is_full():
             await _turn_away(stream)
             return
         session = EngineSession(self.core, stream, client, self._forget)
@@ -160,6 +159,8 @@ class Engine(Proxy):
             raise ConnectRefused("closed")
         if client is not None and self.config.access and not admits(self.config.access, client=client, internal=False):
             raise ConnectRefused("denied")
+        if self._is_full():
+            raise ConnectRefused("concurrency")
         front_end = RegisteredFrontEnd(self, drain, end)
         self._busy()
         self._front_ends.add(front_end)
@@ -170,6 +171,10 @@ class Engine(Proxy):
         finally:
             self._front_ends.discard(front_end)
             self._rest()
+
+    def _is_full(self) -> bool:
+        most = self.config.http.max_connections
+        return most is not None and len(self._sessions) - self._virtual + len(self._front_ends) >= most
 
     def _busy(self) -> None:
         if self._idle.is_set():

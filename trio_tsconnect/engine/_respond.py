@@ -86,7 +86,6 @@ async def send_failure(txn: EngineTransaction, failed: TransactionFailure) -> No
     txn.end(result.by, result.why)
     if txn.response_begun and txn.session.http.take_back():  # a head that has not left yet: the failure can be told in its place
         unsay(txn)
-    txn.sending_body = False
     if (connection := txn.origin) is not None:
         txn.origin = None
         await txn.core.pool.discard(connection)

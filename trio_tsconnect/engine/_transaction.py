@@ -53,7 +53,6 @@ class EngineTransaction(Transaction):
     expects_continue: bool = False
     expectation_met: bool = False
     interim_sent: bool = False
-    sending_body: bool = False
     response_due: float = math.inf
     response_begun: bool = False
     response_complete: bool = False

@@ -13,7 +13,7 @@ import trio
 
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.message import Failure, TransactionFailure
-from trio_tsconnect.stream import close_now, reset
+from trio_tsconnect.stream import close_now, reset, unsent
 
 _READ_SIZE = 65536
 _PATIENCE = 1.0
@@ -82,8 +82,8 @@ async def tunnel(
             await carry(origin, client, from_origin, count_response, ("origin", "client"))
         watch.disarm()
         whole = not broken
-        if broken and broken[0] == "client":
-            await _let_arrive(origin)
+        if broken:
+            await _let_arrive(origin if broken[0] == "client" else client)
     finally:
         if not whole:
             for each in (origin, client):
@@ -96,15 +96,13 @@ async def tunnel(
 
 
 async def _let_arrive(stream: trio.abc.Stream) -> None:
-    """RFC 9110 §9.3.6: what came from a side that is gone is still to be delivered, and a reset would drop it.
+    """RFC 9110 §9.3.6: what came from a side that is gone is still to be delivered, and the reset that follows would drop it.
 
-    A socket's system sees to that, and a client on a virtual connection reads it after the reset. A plugin that plays the origin is cancelled
-    when its connection goes, so what lies there is waited for, within bounds.
+    So it is waited for, within bounds, until a virtual connection's peer has read it, or a socket's system has.
     """
-    if (statistics := getattr(stream, "statistics", None)) is not None:
-        with trio.move_on_after(_PATIENCE):
-            while statistics().sending.unread:  # noqa: ASYNC110 - a virtual connection tells nobody when it is empty
-                await trio.sleep(_LOOK_EVERY)
+    with trio.move_on_after(_PATIENCE):
+        while unsent(stream):  # noqa: ASYNC110 - nobody tells when it has arrived
+            await trio.sleep(_LOOK_EVERY)
 
 
 def _flush(stream: trio.abc.Stream) -> None:

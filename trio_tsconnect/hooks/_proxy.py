@@ -96,7 +96,8 @@ class Proxy(abc.ABC):
 
         `drain()` is called, synchronously, when the proxy begins to drain (at once if it does so already): take no new requests when you can.
         `end()` is called when what is left is cancelled. Draining waits for registered connections as it does for sessions. Raises
-        `ConnectRefused` on a proxy that is closed, and where an access rule refuses the `client` whatever it may ask for.
+        `ConnectRefused` on a proxy that is closed, past `http.max_connections`, and where an access rule refuses the `client` whatever it may ask
+        for.
         """
 
     @staticmethod

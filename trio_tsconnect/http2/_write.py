@@ -118,8 +118,11 @@ class Writer:
 
     def _write_streams(self, budget: int) -> None:
         while self._ready and budget > 0:
-            before = budget
+            before, urgency = budget, 0
             for stream in sorted(self._ready, key=rank) if len(self._ready) > 1 else list(self._ready):
+                if stream.priority.urgency > urgency and budget < before:
+                    break  # RFC 9218 §10: as long as the more urgent ones move, it is their turn again
+                urgency = stream.priority.urgency
                 share = min(budget, _SHARE) if stream.priority.incremental else budget
                 budget -= self._write_stream(stream, share)
                 if budget <= 0:
@@ -174,7 +177,9 @@ class Writer:
         if sent:
             self._turn += 1
             stream.turn = self._turn
-            stream.moved = trio.current_time() if data else math.inf
+            stream.moved = (
+                trio.current_time() if data and sent >= window else math.inf
+            )  # (else the batch was full, which is no fault of the client)
             stream.sent()
         elif data and stream.moved == math.inf:
             stream.moved = trio.current_time()

@@ -15,7 +15,7 @@ from trio_tsconnect._util import public
 from trio_tsconnect.message import TargetURI, split_list
 from trio_tsconnect.plugins._asked import asked_for, is_own
 from trio_tsconnect.plugins._background import Background
-from trio_tsconnect.plugins._options import as_tuple, number
+from trio_tsconnect.plugins._options import as_tuple, field_names, number
 
 TAG = "prefetch"
 """The tag of its requests."""
@@ -53,7 +53,9 @@ class Prefetch(Plugin):
         """A regular expression for paths of a series, with a group `(?P<n>...)` around the number, such as `/video/(?P<n>[0-9]+)[.]ts`."""
         ahead: int = attrs.field(default=1, validator=number(least=1, most=100, whole=True))
         """How many of the series are fetched."""
-        fields: tuple[str, ...] = attrs.field(default=("Accept", "Accept-Encoding", "Accept-Language"), converter=as_tuple)
+        fields: tuple[str, ...] = attrs.field(
+            default=("Accept", "Accept-Encoding", "Accept-Language"), converter=as_tuple, validator=field_names
+        )
         """Fields of the client's request that the others get, too."""
         concurrency: int = attrs.field(default=16, validator=number(least=1, whole=True))
         """Requests that are under way at once; what is beyond is not fetched."""

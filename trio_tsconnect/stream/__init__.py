@@ -25,6 +25,7 @@ from trio_tsconnect.stream._sockets import close_now as close_now
 from trio_tsconnect.stream._sockets import has_hung_up as has_hung_up
 from trio_tsconnect.stream._sockets import has_input as has_input
 from trio_tsconnect.stream._sockets import reset as reset
+from trio_tsconnect.stream._sockets import unsent as unsent
 from trio_tsconnect.stream._sockets import watch_peer as watch_peer
 from trio_tsconnect.stream._virtual import Identity as Identity
 from trio_tsconnect.stream._virtual import VirtualConnection as VirtualConnection

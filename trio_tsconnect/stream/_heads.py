@@ -40,10 +40,10 @@ def head_end(buffer: bytearray, start: int) -> int:
     return proper + 3 if proper >= 0 else -1
 
 
-def check_head_bytes(head: bytes, limits: HeadLimits, error: type[MessageError]) -> None:
+def check_head_bytes(head: bytes, limits: HeadLimits, error: type[MessageError], *, start_line: bool = True) -> None:
     """Judge a head or a trailer section, its blank line included, on its bytes; raise `error` (RFC 9112 §2.2, §5.2; RFC 9110 §5.5)."""
     lines = head.count(b"\n")
-    if lines - 2 > limits.fields:
+    if lines - 1 - start_line > limits.fields:
         raise error("head_too_large", f"More than {limits.fields} field lines.", too_large(error))
     if head.count(b"\r\n") != lines or head.count(b"\r") != lines:
         raise error("bare_line_end", "A line ends in a bare LF, or holds a bare CR (RFC 9112 section 2.2).")

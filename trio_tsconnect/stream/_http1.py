@@ -207,7 +207,7 @@ class HTTP1Connection:
         return data
 
     def _end_chunked(self, section: bytes) -> None:
-        check_head_bytes(section, self.limits, self._error)
+        check_head_bytes(section, self.limits, self._error, start_line=False)
         if len(section) > 2:
             try:
                 event = self._parser.trailers(section)

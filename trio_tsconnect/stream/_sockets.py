@@ -6,9 +6,12 @@ The law: what only a socket needs is done here, by duck and by type; everything 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +29,7 @@ def has_input(stream: trio.abc.Stream) -> bool:
     if isinstance(stream, VirtualConnection):
         receiving = stream.statistics().receiving
         return bool(receiving.unread) or receiving.ended is not None
-    transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    sock = getattr(transport, "socket", None)
+    sock = _socket_of(stream)
     if sock is None:
         return False
     try:
@@ -39,15 +41,36 @@ def has_input(stream: trio.abc.Stream) -> bool:
 
 
 @public("trio_tsconnect.stream")
-def has_hung_up(stream: trio.abc.Stream) -> bool:
-    """Whether a socket's peer has closed or reset the connection, whatever is still to be read. What cannot be asked has not."""
-    transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    sock = getattr(transport, "socket", None)
-    if sock is None:
+def has_hung_up(stream: trio.abc.Stream, *, half_close: bool = True) -> bool:
+    """True if a socket's peer has reset the connection, or (`half_close`) ended its direction, whatever is still to be read.
+
+    False for a stream that cannot be asked, or is closed.
+    """
+    sock = _socket_of(stream)
+    if sock is None or sock.fileno() < 0:
         return False
     poll = select.poll()
-    poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))
+    poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0) if half_close else 0)
     return bool(poll.poll(0))
+
+
+@public("trio_tsconnect.stream")
+def unsent(stream: trio.abc.Stream) -> int:
+    """Bytes that were written and have not arrived: not read from a virtual connection, not acknowledged on a socket. 0 where that is not known."""
+    if isinstance(stream, VirtualConnection):
+        return stream.statistics().sending.unread
+    sock = _socket_of(stream)
+    if sock is None or sock.fileno() < 0:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0  # a kind of socket that does not count
+
+
+def _socket_of(stream: trio.abc.Stream) -> Any:
+    transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    return getattr(transport, "socket", None)
 
 
 @public("trio_tsconnect.stream")
