@@ -606,6 +606,6 @@ async def test_no_connection_is_left_waiting_for_its_turn() -> None:
 
 async def test_streams_that_were_reset_are_remembered_up_to_a_bound() -> None:
     receiver = Receiver(None, None, Http2Limits())  # type: ignore[arg-type]
-    for number in range(1, 4001, 2):
-        receiver.remember_reset(number)
+    for stream in range(1, 4001, 2):
+        receiver.remember_reset(stream)
     assert list(receiver.reset_here) == list(range(2001, 4001, 2))

@@ -122,12 +122,25 @@ async def test_less_urgent_ones_wait_for_incremental_ones_that_move(autojump_clo
         assert await order(world) == [5, 3]
 
 
+class FakeStream:
+    """As much of a stream as the writer looks at."""
+
+    def __init__(self) -> None:
+        self.id = 1
+        self.outbox = Outbox()
+        self.moved = math.inf
+        self.turn = 0
+
+    def sent(self) -> None:
+        """Nobody waits for room."""
+
+
 @pytest.mark.parametrize(("window", "stalls"), [(1_000_000, False), (16_384, True)])
 async def test_stream_stalls_when_a_window_keeps_it_back_and_not_when_the_batch_is_full(window: int, stalls: bool) -> None:
     """`moved` is what `inactivity_timeout` looks at: a stream that more urgent ones keep waiting is no fault of the client's."""
     h2 = SimpleNamespace(local_flow_control_window=lambda _: window, outbound_flow_control_window=1 << 20, send_data=lambda *_, **__: None)
     writer = Writer(SimpleNamespace(h2=h2, frame_size=16_384), None, Http2Limits(), start=print, ended=print)  # type: ignore[arg-type]
-    stream = SimpleNamespace(id=1, outbox=Outbox(), moved=math.inf, turn=0, sent=lambda: None)
+    stream = FakeStream()
     stream.outbox.data += bytes(100_000)
     assert writer._write_data(stream, 16_384) == (16_384, True)  # type: ignore[arg-type]
     assert (stream.moved != math.inf) is stalls
