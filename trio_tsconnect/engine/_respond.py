@@ -194,18 +194,14 @@ async def write_to_client(txn: EngineTransaction) -> None:
 
 
 async def finish_request(txn: EngineTransaction) -> None:
-    """Read and drop what is left of the request body, within bounds; past them the connection does not go on."""
+    """Read and drop what is left of a request body whose length `_body_allows_keep_alive` has accepted; past its time the connection ends."""
     http = txn.session.http
     if http.body_complete:
         return
-    left = txn.config.drain_body
     with trio.move_on_after(txn.config.linger_timeout):
         try:
             while piece := await http.receive_body():
                 txn.request_bytes += len(piece)
-                left -= len(piece)
-                if left < 0:
-                    break
         except (IncompleteMessage, MessageError, trio.BrokenResourceError):
             pass  # the answer was given; what cannot be read any more only ends the connection
     txn.keep_alive = txn.keep_alive and http.body_complete
