@@ -1,6 +1,7 @@
-"""The few things that differ between kinds of streams, each asked in one place.
+"""Operations that differ between kinds of streams: sockets, TLS over sockets, virtual connections, and others.
 
-The law: what only a socket needs is done here, by duck and by type; everything above treats all streams alike.
+Invariant: `message`, `log`, `engine` and `http2` never access the socket of a stream (tests/test_house.py). Operations that need it are
+here.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.stream._virtual import VirtualConnection
 
+# Maximum number of bytes that `close_gently` reads and drops.
 _LINGER_MOST = 1 << 20
 
 
 @public("trio_tsconnect.stream")
 def has_input(stream: trio.abc.Stream) -> bool:
-    """Whether a stream that nobody reads has something to read, the end of input included. What cannot be asked has none."""
+    """Return True if a stream has unread input, including the end of input. The stream is not read.
+
+    Return True for a closed or failed socket as well, so that callers do not reuse it. Return False for streams that cannot be polled.
+    """
     if isinstance(stream, VirtualConnection):
         receiving = stream.statistics().receiving
         return bool(receiving.unread) or receiving.ended is not None
@@ -34,13 +39,17 @@ def has_input(stream: trio.abc.Stream) -> bool:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+    # A closed socket has the descriptor -1, which `poll` rejects.
     except (OSError, ValueError):
         return True
 
 
 @public("trio_tsconnect.stream")
 def has_hung_up(stream: trio.abc.Stream) -> bool:
-    """Whether a socket's peer has closed or reset the connection, whatever is still to be read. What cannot be asked has not."""
+    """Return True if the peer of a socket has closed or reset the connection, even if there is unread input.
+
+    Return False for streams without a socket.
+    """
     transport: Any = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
     sock = getattr(transport, "socket", None)
     if sock is None:
@@ -52,9 +61,9 @@ def has_hung_up(stream: trio.abc.Stream) -> bool:
 
 @public("trio_tsconnect.stream")
 def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None) -> bool:
-    """Have `callback(reason)` called at the moment the peer is gone; False when the stream cannot tell without being read.
+    """Arrange that `callback(reason)` is called as soon as the peer closes or aborts. None removes the callback.
 
-    None takes the callback away.
+    Return False if the stream has no `watch_peer` method: then only reading can tell that the peer has gone.
     """
     watch = getattr(stream, "watch_peer", None)
     if watch is None:
@@ -65,8 +74,11 @@ def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None
 
 @public("trio_tsconnect.stream")
 def reset(stream: trio.abc.Stream, reason: str) -> None:
-    """See to it that closing this stream by force is no orderly end to the peer: a socket is reset, and loses bytes on their way;
-    what is unread of a virtual connection is still the peer's, which fails after it."""
+    """Make the next forced close of this stream visible to the peer as a failure, not as an orderly end of input.
+
+    A socket will be reset (SO_LINGER with a timeout of 0), and bytes in transit may be lost. A virtual connection is broken off at once:
+    the peer reads what was written, then gets `BrokenResourceError` with `reason`. Other streams are not changed.
+    """
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if isinstance(stream, VirtualConnection):
@@ -78,7 +90,7 @@ def reset(stream: trio.abc.Stream, reason: str) -> None:
 
 @public("trio_tsconnect.stream")
 async def close_now(stream: trio.abc.Stream) -> None:
-    """Close by force, without a farewell. Waits for nothing, so it is shielded: it also closes, and returns, in a cancelled task."""
+    """Close by force, without a TLS close_notify. Shielded from cancellation, because it does not block: a cancelled task also closes."""
     if isinstance(stream, VirtualConnection):
         stream.close()
         return
@@ -88,9 +100,10 @@ async def close_now(stream: trio.abc.Stream) -> None:
 
 @public("trio_tsconnect.stream")
 async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
-    """Close so that what was written arrives (RFC 9112 §9.6): end the output, then read and drop until the peer closes, for so long at most.
+    """Close so that the peer receives what was written (RFC 9112 §9.6). End the output, then read and drop input until the peer closes.
 
-    A virtual connection needs none of it: its bytes are there already. Closes by force when cancelled.
+    Draining stops after `seconds` seconds or 1 MiB. A virtual connection is closed at once: its peer can still read what was written. If
+    cancelled, the stream is closed by force.
     """
     if isinstance(stream, VirtualConnection):
         stream.close()
@@ -100,10 +113,12 @@ async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
             transport: Any = stream
             if isinstance(stream, trio.SSLStream):
                 transport = stream.transport_stream
-                with contextlib.suppress(trio.BrokenResourceError):  # whatever the peer still sends belongs to no record any more
+                # `unwrap` fails if the peer still sends application data.
+                with contextlib.suppress(trio.BrokenResourceError):
                     await stream.unwrap()
             if isinstance(transport, trio.abc.HalfCloseableStream):
                 await transport.send_eof()
+            # Closing a socket that has unread input sends a reset, which can destroy the response before the peer reads it.
             left = _LINGER_MOST
             while left > 0 and (data := await transport.receive_some(65536)):
                 left -= len(data)
