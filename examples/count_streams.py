@@ -1,7 +1,7 @@
-"""Post-processing: how many client connections per protocol, and how many HTTP/2 streams on each, from the log alone.
+"""Post-processing: count client connections per protocol and HTTP/2 streams per connection, from the log alone.
 
-python examples/count_streams.py                     counts a log that it makes first
-python examples/count_streams.py FILE...             counts logs of yours; `tsconnect logstats` says more
+python examples/count_streams.py                     creates a log and counts it
+python examples/count_streams.py FILE...             counts the given logs; `tsconnect logstats` prints more
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from trio_tsconnect.logstats import read_records, summarize
 
 
 class Hello(Plugin):
-    """Stands in for an origin."""
+    """A plugin that answers in place of an origin."""
 
     async def read_request(self, txn: Transaction) -> None:
-        """Answer."""
+        """Answer the request."""
         txn.respond(200, "hello\n")
 
 
 def count(*paths: str | Path) -> None:
-    """What the log says."""
+    """Print the counts of some logs."""
     summary = summarize(read_records(*paths))
     for protocol, connections in summary.client_connections.items():
         print(f"connections that speak {protocol}: {connections}")
@@ -36,7 +36,7 @@ def count(*paths: str | Path) -> None:
 
 
 async def make_log(path: Path) -> None:
-    """What an HTTP/2 front end does: an id for each client connection, and for each stream a virtual connection with the tag `h2`."""
+    """Write a log as an HTTP/2 front end would: one id per client connection, and one virtual connection with the tag `h2` per stream."""
     async with open_proxy(ProxyConfig(), plugins=[Hello()], log=JsonLinesLog(path)) as proxy:
         for streams in (3, 1, 8):
             connection = proxy.next_id()
@@ -47,13 +47,13 @@ async def make_log(path: Path) -> None:
 
 
 async def get(proxy: Proxy, options: ConnectOptions) -> None:
-    """One request."""
+    """Send one request and read its response."""
     async with proxy.fetch(Request("GET", "/", {"Host": "hello.example"}), options=options) as response:
         await response.body.read()
 
 
 def main() -> None:
-    """Count what is there, or make something to count."""
+    """Count the given logs, or create a log and count it."""
     if sys.argv[1:]:
         count(*sys.argv[1:])
         return

@@ -1,6 +1,6 @@
-"""A proxy inside a program of your own, open to network clients.
+"""A proxy inside your own program, with a listener for network clients.
 
-python examples/embed.py                            asks itself for a page, and ends
+python examples/embed.py                            requests one page from itself, and ends
 python examples/embed.py 8080 http://127.0.0.1:9000/   serves until it is interrupted
 """
 
@@ -15,14 +15,14 @@ from trio_tsconnect import MemoryLog, ProxyConfig, RemapRule, open_proxy
 
 
 async def serve(port: int, origin: str) -> None:
-    """Everything that comes to the port goes to the origin."""
+    """Forward all requests received on a port to one origin."""
     async with open_proxy(ProxyConfig(remap=[RemapRule("/", origin)])) as proxy:
-        # The engine serves streams, and a listener makes streams: `serve_stream` is a handler as it is.
+        # The engine serves any stream, so `serve_stream` is a handler for trio's listeners.
         await trio.serve_tcp(proxy.serve_stream, port, host="127.0.0.1")
 
 
 async def show() -> None:
-    """The same with all parties at hand: a small origin, the proxy, and one client on a socket."""
+    """Do the same with a small origin, the proxy and one network client in this process."""
     log = MemoryLog()
     async with trio.open_nursery() as nursery:
         origin = await listen(nursery, small_origin)
@@ -35,7 +35,7 @@ async def show() -> None:
 
 
 async def listen(nursery: trio.Nursery, handler: Callable[[trio.SocketStream], Awaitable[None]]) -> int:
-    """Serve loopback on a port that the system chooses; which one."""
+    """Serve `handler` on a loopback port chosen by the system, and return the port."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     nursery.start_soon(trio.serve_listeners, handler, listeners)
     port: int = listeners[0].socket.getsockname()[1]
@@ -43,7 +43,7 @@ async def listen(nursery: trio.Nursery, handler: Callable[[trio.SocketStream], A
 
 
 async def ask(port: int) -> str:
-    """A client of the proxy."""
+    """Send one request to the proxy, and return the body of the response."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(b"GET /cart HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
         answer = b"".join([bytes(piece) async for piece in stream])
@@ -51,7 +51,7 @@ async def ask(port: int) -> str:
 
 
 async def small_origin(stream: trio.SocketStream) -> None:
-    """Says what it was asked for."""
+    """Answer one request with the path that was requested."""
     head = bytes(await stream.receive_some())
     body = b"the origin was asked for " + head.split()[1]
     await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))

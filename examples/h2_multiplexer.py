@@ -1,9 +1,9 @@
-"""HTTP/2, multiplexed onto virtual connections: the use for which the call at the heart of this package was made.
+"""HTTP/2 streams as transactions on virtual connections. This is the use for which `TSHttpConnect` was made.
 
-python examples/h2_multiplexer.py            shows two clients, and what the log knows of them
+python examples/h2_multiplexer.py            runs two clients, and prints what was logged
 python examples/h2_multiplexer.py 8080       serves until it is interrupted: curl --http2-prior-knowledge http://127.0.0.1:8080/
 
-This is the whole idea on one page: GET only, no limits, no flow control. `trio_tsconnect.http2.serve_http2` is the one to use.
+This is a minimal version: GET only, no limits, no flow control. For real use there is `trio_tsconnect.http2.serve_http2`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from trio_tsconnect.logstats import summarize
 
 
 class Multiplexer:
-    """One client connection: it gets a number, and each of its streams a virtual connection with that number and the tag `h2`."""
+    """One client connection. It has a number, and each of its streams gets a virtual connection with that number as id and the tag `h2`."""
 
     def __init__(self, proxy: Proxy, client: trio.abc.Stream) -> None:
         self.proxy, self.client = proxy, client
@@ -41,13 +41,13 @@ class Multiplexer:
         self.writing = trio.Lock()
 
     async def flush(self) -> None:
-        """Send what the machine has to say; one task at a time."""
-        async with self.writing:
+        """Send the frames that the h2 state machine has queued."""
+        async with self.writing:  # several streams may call this concurrently, but only one task may write to the stream
             if data := self.machine.data_to_send():
                 await self.client.send_all(data)
 
     async def serve(self) -> None:
-        """Read frames until the client ends; each request has a task of its own."""
+        """Read frames until the client closes. Each request is answered in its own task."""
         self.machine.initiate_connection()
         await self.flush()
         async with trio.open_nursery() as nursery:
@@ -59,7 +59,7 @@ class Multiplexer:
                 await self.flush()
 
     async def answer(self, stream: int, fields: dict[str, str]) -> None:
-        """One stream: a standard transaction over a virtual connection, as if it had come over a network connection of its own."""
+        """Answer one stream with an ordinary transaction on a virtual connection, as if the client had opened a connection for it."""
         who = ClientInfo(address="127.0.0.1", protocol="h2", connection=self.number, stream=stream)
         options = ConnectOptions(tag="h2", id=self.number, client=who)
         target = f"{fields[':scheme']}://{fields[':authority']}{fields[':path']}"
@@ -71,21 +71,21 @@ class Multiplexer:
 
 
 async def multiplex(proxy: Proxy, client: trio.abc.Stream) -> None:
-    """A handler for a listener."""
+    """Serve one client connection. A handler for listeners."""
     async with client:
         await Multiplexer(proxy, client).serve()
 
 
 class Hello(Plugin):
-    """Stands in for an origin."""
+    """A plugin that answers in place of an origin."""
 
     async def read_request(self, txn: Transaction) -> None:
-        """Answer."""
+        """Answer the request."""
         txn.respond(200, f"you asked for {txn.request.target}\n")
 
 
 async def ask(proxy: Proxy, requests: int) -> None:
-    """A client with so many requests at once on one connection, which is in memory too."""
+    """Run a client with several concurrent requests on one connection, which is in memory too."""
     ours, theirs = open_virtual_connection_pair()
     machine = h2.connection.H2Connection()
     machine.initiate_connection()
@@ -102,7 +102,7 @@ async def ask(proxy: Proxy, requests: int) -> None:
 
 
 async def show() -> None:
-    """Two clients; the log tells which of them carried how many streams."""
+    """Run two clients, and print from the log how many streams each connection had."""
     log = MemoryLog()
     async with open_proxy(ProxyConfig(), plugins=[Hello()], log=log) as proxy:
         await ask(proxy, 5)
@@ -113,7 +113,7 @@ async def show() -> None:
 
 
 async def serve(port: int) -> None:
-    """The same for clients on a socket."""
+    """Serve network clients on a port."""
     async with open_proxy(ProxyConfig(), plugins=[Hello()]) as proxy:
         await trio.serve_tcp(partial(multiplex, proxy), port, host="127.0.0.1")
 

@@ -1,9 +1,9 @@
-"""A gateway to slow APIs, such as language models: it holds the keys, waits minutes for a first byte, goes elsewhere when it must, and counts.
+"""A gateway to slow APIs, such as language models. It holds the keys, waits minutes for a first byte, retries elsewhere, and counts tokens.
 
 python examples/llm_gateway.py
 
-Two providers are played here on loopback. The first is busy every second time (429) and packs its answers; the second streams its own. The
-client sees one API, and none of the providers' keys; the log tells which provider answered, and how many tokens that took.
+Two providers are simulated on loopback. The first answers one request with a compressed response and the next with 429; the second streams
+its responses. The client sees one API and none of the providers' keys. The log has the provider that answered and the number of tokens.
 """
 
 from __future__ import annotations
@@ -23,65 +23,69 @@ from trio_tsconnect.plugins import UnknownCoding, decode_response
 from trio_tsconnect.testing import Answer, ScriptedOrigin
 
 MAX_PROMPT = 1_000_000
-"""Bytes of a request, which is held for as long as it may have to be sent again."""
+"""The largest request in bytes. A request is buffered, because it may have to be sent a second time."""
 PATIENCE: Mapping[str, object] = {"response_timeout": 600, "inactivity_timeout": 600}
-"""Seconds until the first byte, and between two of them; the defaults of 120 are for origins that do not think."""
+"""Seconds until the first byte, and between two pieces. The defaults of 120 are too short for these APIs."""
 
 
 class Gateway(Plugin):
-    """Asks the provider that the remap rule names; when that is busy, the second one."""
+    """Sends a request to the provider of the remap rule and, if that is busy, to the second provider."""
 
     def __init__(self, second: str, keys: Mapping[str, str]) -> None:
         self._second = second
         self._keys = keys
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Keep the prompt, so that it can be sent twice, and note who asks: a digest, for a key is nothing to write into a log."""
+        """Buffer the prompt, so that it can be sent twice, and log the caller and the model."""
+        # Log a digest: the key itself must not be written to a log.
         caller = txn.request.headers.pop("Authorization", "")
         txn.log["caller"] = hashlib.sha256(caller.encode()).hexdigest()[:12]
         prompt = await txn.read_request_body(MAX_PROMPT)
         try:
             txn.log["model"] = str(json.loads(prompt)["model"])
         except (ValueError, KeyError, TypeError):
-            txn.respond(400, "The request is no JSON object with a model.\n")
+            txn.respond(400, "The request is not a JSON object with a model.\n")
 
     async def send_request(self, txn: Transaction) -> None:
-        """Each provider gets the key that is its own; this runs again for the second."""
+        """Add the key of the provider. This hook runs again for the second provider."""
         provider = TargetURI.parse(txn.request.target).authority
         txn.request.headers["Authorization"] = f"Bearer {self._keys[provider]}"
         txn.log["provider"] = provider
 
     async def read_response(self, txn: Transaction) -> None:
-        """Go elsewhere, or read along."""
+        """Retry with the second provider if the first is busy; else count the tokens of the response."""
         if txn.response.status in (429, 503) and "moved" not in txn.log:
             txn.log["moved"] = txn.response.status
             txn.retry(self._second + TargetURI.parse(txn.request.target).path)
             return
         try:
             decode_response(txn, limit=100 * MAX_PROMPT)
-        except UnknownCoding as exc:  # passed on as it is, for the client can read it
+        except UnknownCoding as exc:  # forward it unchanged: the client may be able to decode it
             txn.log["not_counted"] = exc.coding
             return
         txn.transform_response(TokenCount(txn.log))
 
 
 class TokenCount:
-    """Reads along in a stream of server-sent events, or in one JSON object, and changes nothing. The last `usage` counts."""
+    """A transform that finds the token count in server-sent events or in one JSON object, and changes nothing.
+
+    The last `usage` is logged.
+    """
 
     def __init__(self, log: dict[str, Any]) -> None:
         self._log = log
         self._line = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Look at every whole line."""
+        """Parse every complete line, and return `data` unchanged."""
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             self._look(line)
-        self._line = self._line[-MAX_PROMPT:]
+        self._line = self._line[-MAX_PROMPT:]  # limits the memory for a response without line ends
         return data
 
     def finish(self) -> bytes:
-        """Look at what is left."""
+        """Parse the last line."""
         self._look(self._line)
         return b""
 
@@ -89,11 +93,11 @@ class TokenCount:
         try:
             self._log["tokens"] = json.loads(line.removeprefix(b"data:"))["usage"]["total_tokens"]
         except (ValueError, KeyError, TypeError):
-            pass  # most lines say something else
+            pass  # most lines have no usage
 
 
 def play_providers(think: float) -> tuple[ScriptedOrigin, ScriptedOrigin]:
-    """Two APIs that need `think` seconds for a first byte."""
+    """Return two simulated providers, which need `think` seconds for a first byte."""
     first, second = ScriptedOrigin(), ScriptedOrigin()
     packed = gzip.compress(b'{"text": "Forty-two.", "usage": {"total_tokens": 12}}')
 
@@ -115,7 +119,7 @@ def play_providers(think: float) -> tuple[ScriptedOrigin, ScriptedOrigin]:
 
 
 async def main(think: float = 0.1) -> list[LogRecord]:
-    """Two questions: the first provider answers one, the second the other."""
+    """Send two requests. The first provider answers one, the second provider the other."""
     log = MemoryLog()
     async with trio.open_nursery() as nursery:
         places: list[str] = []

@@ -1,4 +1,4 @@
-"""A plugin: it answers some requests itself, changes others on their way, writes into the log, and has a task of its own.
+"""A plugin that answers requests, changes responses, adds fields to the log, and has its own task.
 
 python examples/plugin.py
 """
@@ -13,20 +13,20 @@ from trio_tsconnect import ConnectOptions, MemoryLog, Plugin, Proxy, ProxyConfig
 
 
 class Greeter(Plugin):
-    """Answers every path but /private, and warms itself up with a request of its own."""
+    """Answers every path, those below /private with 403, and sends one request itself when the proxy starts."""
 
     def __init__(self) -> None:
         self.warm = trio.Event()
 
     async def run(self, proxy: Proxy) -> None:
-        """The plugin's own work: what it asks for is a transaction like any other, and the log knows it by its tag and id."""
+        """Send a request. It is an ordinary transaction, and is logged with its tag and id."""
         options = ConnectOptions(tag="warm-up", id=proxy.next_id())
         async with proxy.fetch(Request("GET", "/warm-up", {"Host": "greeter.example"}), options=options) as response:
             await response.body.read()
         self.warm.set()
 
     async def read_request(self, txn: Transaction) -> None:
-        """The request head was read: the earliest place to answer."""
+        """Answer the request. This is the earliest hook that can do so: the request head was just read."""
         if txn.request.target.startswith("/private"):
             txn.respond(403, "not for you\n")
             return
@@ -35,12 +35,12 @@ class Greeter(Plugin):
         txn.respond(200, f"hello, {name}\n")
 
     async def send_response(self, txn: Transaction) -> None:
-        """Whatever is about to be sent, wherever it came from."""
+        """Add a field to every response, whether it is from an origin, a plugin or the proxy."""
         txn.response.headers["X-Greeter"] = "1"
 
 
 async def main() -> None:
-    """Three requests: the plugin's own, one that is welcome and one that is not."""
+    """Run the plugin's own request, one that is answered with 200, and one that is answered with 403."""
     log, greeter = MemoryLog(), Greeter()
     async with open_proxy(ProxyConfig(), plugins=[greeter], log=log) as proxy:
         await greeter.warm.wait()

@@ -1,4 +1,4 @@
-"""A virtual connection, bytes and all: no socket, no port, and to the engine a client like any other.
+"""HTTP/1.1 bytes on a virtual connection: no socket and no port, but for the engine an ordinary client.
 
 python examples/virtual_connection.py
 """
@@ -11,18 +11,18 @@ from trio_tsconnect import ConnectOptions, MemoryLog, Plugin, ProxyConfig, Trans
 
 
 class Clock(Plugin):
-    """Stands in for an origin."""
+    """A plugin that answers in place of an origin."""
 
     async def read_request(self, txn: Transaction) -> None:
-        """Answer."""
+        """Answer the request."""
         txn.respond(200, "ten past four\n")
 
 
 async def main() -> None:
-    """Write two requests on one connection, then read two responses."""
+    """Send two requests, one after the other, on one virtual connection, and print the log."""
     log = MemoryLog()
     async with open_proxy(ProxyConfig(), plugins=[Clock()], log=log) as proxy:
-        # Opening it is all that connect() does. Each direction holds at most 128 << buffer_index bytes that nobody has read.
+        # connect() only opens the connection. Each direction buffers at most 128 << buffer_index unread bytes.
         stream = proxy.connect(ConnectOptions(tag="example", id=42, buffer_index=4))
         print(stream)
         async with stream:
@@ -33,7 +33,7 @@ async def main() -> None:
 
 
 async def ask(stream: VirtualConnection, path: str) -> None:
-    """HTTP/1.1 by hand: a real request is written, a real response comes back."""
+    """Write an HTTP/1.1 request, then read and print the response."""
     await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: clock.example\r\n\r\n".encode())
     answer = b""
     while not answer.endswith(b"four\n"):

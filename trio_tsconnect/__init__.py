@@ -1,4 +1,4 @@
-"""A programmable HTTP proxy and gateway engine for trio, to which code in the same process connects with no socket at all."""
+"""A programmable HTTP proxy and gateway engine for trio. Code in the same process connects to it without a socket."""
 
 from trio_tsconnect._version import __version__ as __version__
 from trio_tsconnect.config import AccessRule as AccessRule

@@ -1,4 +1,4 @@
-"""The `tsconnect` command: `python -m trio_tsconnect` is the same."""
+"""Run the `tsconnect` command with `python -m trio_tsconnect`."""
 
 from __future__ import annotations
 

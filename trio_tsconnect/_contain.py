@@ -1,12 +1,19 @@
-"""Code that is not ours (hooks, transforms, intercepts, applications): which of the exceptions it raises are its own failure.
+"""Exceptions of foreign code (hooks, transforms, intercepts, applications): separate its own failures from exceptions that must propagate.
 
-Invariant: everything that such code raises is contained where it was called, except what is not its doing: a cancellation that is in
-effect, and the KeyboardInterrupt of a real Ctrl-C.
+Invariant: every exception that foreign code raises is contained where the code was called, except a cancellation that is in effect, the
+KeyboardInterrupt of a real Ctrl-C, and a GeneratorExit outside of a trio run.
 
-What is hard here is to tell those two from copies of them. Code may keep a `trio.Cancelled` and raise it again when nothing is cancelled; let
-through, it would leave `trio.run` as a bare `Cancelled`, with every connection of the process. Code may raise KeyboardInterrupt, SystemExit or
-GeneratorExit by itself; let through, one request would end the server. So the exception's type is not trusted: trio is asked whether a
-cancellation is in effect, and a KeyboardInterrupt is a Ctrl-C only if trio's own signal handling raised it.
+Theory of operation
+-------------------
+
+The type of an exception does not tell which kind it is. Foreign code may store a `trio.Cancelled` and raise it when nothing is cancelled.
+If that propagated, it would leave `trio.run` as a bare `Cancelled` and end every connection of the process. Foreign code may also raise
+KeyboardInterrupt, SystemExit or GeneratorExit itself. If that propagated, one request would end the server.
+
+Containing all of these types would be wrong as well: a real cancellation must reach its scope, and Ctrl-C must end the program. So the
+cause is checked, not the type. For `Cancelled`, trio is asked if a cancellation is in effect here. A KeyboardInterrupt is a Ctrl-C only if
+a frame of trio raised it, which is where trio's signal handler raises. A GeneratorExit outside of a trio run comes from Python, which
+closes an abandoned coroutine.
 """
 
 from __future__ import annotations
@@ -17,9 +24,10 @@ import trio
 
 
 def sort_out(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split what foreign code has raised into (its failure, what must be raised again); None where there is nothing of the kind.
+    """Split an exception of foreign code into (its own failure, what must be raised again). A part is None if there is nothing of that
+    kind.
 
-    Call it in the task and the scope in which the exception was caught. A group is split by its leaves.
+    Call it in the task and the cancel scope in which the exception was caught. An exception group is split by its leaves.
     """
     if isinstance(exc, BaseExceptionGroup):
         passing, failure = exc.split(_is_not_its_doing)
@@ -28,14 +36,14 @@ def sort_out(exc: BaseException) -> tuple[BaseException | None, BaseException | 
 
 
 def describe(exc: BaseException) -> str:
-    """The type and the text of an exception of foreign code, whose `__str__` may raise as well."""
+    """Return the type and text of an exception of foreign code. Its `__str__` may raise: then the text is replaced."""
     name = type(exc).__name__
     try:
         return f"{name}: {exc}"
     except BaseException as worse:
         if sort_out(worse)[1] is not None:
             raise
-        return f"{name}: (its text cannot be had: {type(worse).__name__})"
+        return f"{name}: (no text: __str__ raised {type(worse).__name__})"
 
 
 def _is_not_its_doing(exc: BaseException) -> bool:
@@ -45,13 +53,13 @@ def _is_not_its_doing(exc: BaseException) -> bool:
         case KeyboardInterrupt():
             return _raised_by_trio(exc)
         case GeneratorExit():
-            return _cancelled_here() is None  # the run is over, and the coroutine is thrown away
+            return _cancelled_here() is None  # the run is over: Python closes the abandoned coroutine
         case _:
             return False
 
 
 def _cancelled_here() -> bool | None:
-    """None outside of a trio run."""
+    """Return True if a cancellation is in effect in the current scope; None outside of a trio run."""
     try:
         return trio.current_effective_deadline() == -math.inf
     except RuntimeError:
@@ -59,7 +67,7 @@ def _cancelled_here() -> bool | None:
 
 
 def _raised_by_trio(exc: BaseException) -> bool:
-    """Whether the innermost frame is trio's: its handler of SIGINT raises where the signal finds the program, or at a checkpoint."""
+    """Return True if the innermost frame is trio's. Its SIGINT handler raises in the interrupted code, or at the next checkpoint."""
     traceback = exc.__traceback__
     if traceback is None:
         return False

@@ -1,6 +1,6 @@
-"""What every room may lean on; it knows none of them.
+"""Helpers for all packages of `trio_tsconnect`. This module imports none of them.
 
-The one law here: nothing in this file knows what HTTP is.
+Invariant: nothing in this module depends on HTTP.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ T = TypeVar("T")
 
 
 def lacks(extra: str, what: str, missing: ModuleNotFoundError) -> ModuleNotFoundError:
-    """The error for a part of the package whose extra is not installed, in place of the one that names a module nobody asked for."""
+    """Return an error that names the missing extra, to raise in place of `missing`, which names only an imported module."""
     return ModuleNotFoundError(f"{what} needs the extra {extra}: pip install 'trio-tsconnect[{extra}]'", name=missing.name)
 
 
 def public(module: str) -> Callable[[T], T]:
-    """Show a class or function under the package that re-exports it, in tracebacks, reprs and the documentation.
+    """Return a decorator that sets `__module__` of a class or function to the package that re-exports it, for tracebacks, reprs and
+    documentation.
 
-    `module` is the package users import the name from. The decorator goes outermost, above `attrs.frozen`, which makes a new class:
+    `module` is the package from which users import the name. Apply the decorator outermost, above `attrs.frozen`, which makes a new class:
 
         @public("trio_tsconnect")
         class ConnectRefused(Exception): ...
 
-    `typing.get_type_hints` looks names up in the package given here: a class whose annotations name something that package does not
-    export (and that is read by cattrs, say) should have had `attrs.resolve_types` called on it first.
+    `typing.get_type_hints` resolves names in that package. If the annotations of a class use a name that the package does not export (and,
+    for example, cattrs reads them), call `attrs.resolve_types` on the class first.
     """
 
     def show(thing: T) -> T:

@@ -176,7 +176,7 @@ async def test_what_send_raises_is_raised_in_the_application() -> None:
             await body(send, str(exc).encode())
 
     async with serving(app, loop="asyncio") as connect:
-        assert b"has no place" in (await exchange(connect(), GET)).body
+        assert b"unexpected ASGI message" in (await exchange(connect(), GET)).body
 
 
 async def test_application_that_fails_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
@@ -208,4 +208,4 @@ async def test_calls_that_do_not_end_are_cancelled_when_the_origin_does(caplog: 
         await exchange(connect(), GET)
         await gate.reached.wait()
     assert seen == ["ended"]
-    assert "left behind" not in caplog.text
+    assert "abandoned" not in caplog.text

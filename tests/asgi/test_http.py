@@ -280,14 +280,22 @@ async def test_application_that_fails_within_its_response_is_cut_off() -> None:
 @pytest.mark.parametrize(
     ("messages", "error", "text"),
     [
-        ([{"type": "http.response.body"}], RuntimeError, "no place before http.response.start"),
-        ([{"type": "http.response.start", "status": 200}] * 2, RuntimeError, "no place within the body"),
-        ([{"type": "http.response.start", "status": 200}, *[{"type": "http.response.body"}] * 2], RuntimeError, "no place after"),
+        ([{"type": "http.response.body"}], RuntimeError, "before http.response.start"),
+        ([{"type": "http.response.start", "status": 200}] * 2, RuntimeError, "within the response body"),
+        (
+            [{"type": "http.response.start", "status": 200}, *[{"type": "http.response.body"}] * 2],
+            RuntimeError,
+            "after the response is complete",
+        ),
         ([{"type": "http.response.start", "status": 101}], ValueError, "200..599"),
         ([{"type": "http.response.start", "status": 200, "headers": [(b"a b", b"")]}], ValueError, "not a token"),
         ([{"type": "http.response.start", "status": 200, "headers": [(b"a", b"b\r\nc: d")]}], ValueError, "control character"),
         ([{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1, 2")]}], ValueError, "Content-Length"),
-        ([{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": "text"}], TypeError, "is bytes, not str"),
+        (
+            [{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": "text"}],
+            TypeError,
+            "must be bytes, not str",
+        ),
         (
             [
                 {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]},

@@ -85,12 +85,12 @@ def test_name_leads_to_the_application(application: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("some_shop", "names no application"),
-        ("some_shop:app:x", "names no application"),
-        ("some shop:app", "names no application"),
+        ("some_shop", "is not the name of an application"),
+        ("some_shop:app:x", "is not the name of an application"),
+        ("some shop:app", "is not the name of an application"),
         ("no_such_shop:app", 'cannot import "no_such_shop": No module named'),
         ("some_shop:ap", 'has no "ap"'),
-        ("some_shop:number", "cannot be called"),
+        ("some_shop:number", "is not callable"),
     ],
 )
 def test_name_that_leads_nowhere_says_where_it_ends(application: str, name: str, problem: str) -> None:
@@ -100,7 +100,7 @@ def test_name_that_leads_nowhere_says_where_it_ends(application: str, name: str,
 
 
 def test_rule_is_judged_before_anything_is_imported(application: str) -> None:
-    with pytest.raises(ConfigError, match="names no application"):
+    with pytest.raises(ConfigError, match="is not the name of an application"):
         RemapRule("/", "asgi:some_shop")
     RemapRule("/", "asgi:some_shop:app")
     assert "some_shop" not in sys.modules

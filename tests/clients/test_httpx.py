@@ -408,7 +408,7 @@ async def test_cancelling_the_block_of_a_client_ends_requests_that_other_tasks_m
 async def test_transport_belongs_to_one_client(ts_proxy) -> None:
     transport = HttpxTransport(ts_proxy)
     async with httpx.AsyncClient(transport=transport, trust_env=False):
-        with pytest.raises(RuntimeError, match="give each client one of its own"):
+        with pytest.raises(RuntimeError, match="give each client its own transport"):
             await httpx.AsyncClient(transport=transport, trust_env=False).__aenter__()
 
 

@@ -24,7 +24,7 @@ def test_open_proxy_is_warned_of_and_is_no_error(tmp_path: Path, capsys: pytest.
     assert main(["check", str(config)]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{config}: OK (1 listener, 0 remap rules)"
-    assert second.startswith("warning: http.remap_required: is false: an open proxy: whoever can reach listen[0] (0.0.0.0:8080)")
+    assert second.startswith("warning: http.remap_required: is false: an open proxy: any client that can reach listen[0] (0.0.0.0:8080)")
 
 
 def test_bad_configuration_is_one_line_with_file_and_key_and_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ async def test_signals_end_what_does_not_end_by_itself(tmp_path: Path, app: str,
         for number in [signal.SIGINT, signal.SIGTERM][-signals:]:  # two of one kind may be one to the system
             server.signal(number)
         assert await server.end() in status
-    assert ("the process ends without it" in server.said) == (signals == 1)
+    assert ("the process exits without them" in server.said) == (signals == 1)
     assert "Traceback" not in server.said
 
 

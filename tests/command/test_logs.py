@@ -61,10 +61,10 @@ def test_line_that_is_still_being_written_is_counted_and_hides_nothing(tmp_path:
     assert main(["logstats", str(log)]) == 0
     printed = capsys.readouterr().out
     assert "transactions: 4\n" in printed
-    assert "records dropped by the log, and missing above: 5\n" in printed
-    assert "lines that are no records: 1\n" in printed
+    assert "records dropped by the log, not counted above: 5\n" in printed
+    assert "lines that are not records: 1\n" in printed
     assert main(["logtree", str(log)]) == 0
-    assert capsys.readouterr().err == "records dropped by the log, and missing above: 5\nlines that are no records: 1\n"
+    assert capsys.readouterr().err == "records dropped by the log, not counted above: 5\nlines that are not records: 1\n"
 
 
 @pytest.mark.parametrize("verb", ["logstats", "logtree"])
@@ -72,7 +72,7 @@ def test_file_that_is_no_log_exits_2_with_one_line(verb: str, tmp_path: Path, ca
     log = tmp_path / "log"
     log.write_text("root:x:0:0\nbin:x:1:1\n")
     assert main([verb, str(log)]) == 2
-    assert capsys.readouterr() == ("", f"tsconnect: {log}: no log: not one of 2 lines is a record, expected JSON lines\n")
+    assert capsys.readouterr() == ("", f"tsconnect: {log}: not a log: none of its 2 lines is a record, expected JSON lines\n")
 
 
 @pytest.mark.parametrize("verb", ["logstats", "logtree"])
@@ -109,4 +109,4 @@ def test_record_whose_fields_are_of_no_kind_that_a_log_has_is_none(
     assert main([command, str(tmp_path / "log")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "not one of 1 lines is a record" in said
+    assert "none of its 1 lines is a record" in said

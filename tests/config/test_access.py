@@ -156,7 +156,7 @@ def test_the_process_itself_has_no_address() -> None:
         ({"clients": "site.example"}, 'clients[0]: must be an address or a network, such as "10.0.0.0/8" or "2001:db8::/32", got "site.example"'),
         ({"clients": [7]}, 'clients[0]: must be an address or a network, such as "10.0.0.0/8" or "2001:db8::/32", got 7'),
         ({"methods": ["GET", "a b"]}, 'methods[1]: must be a method, such as "GET", got "a b"'),
-        ({"methods": "post"}, 'methods[0]: must be a method as it is sent, got "post"; did you mean "POST"?'),
+        ({"methods": "post"}, 'methods[0]: must be a method in upper case, got "post"; did you mean "POST"?'),
         ({"internal": 1}, "internal: must be true or false, got 1"),
     ],
 )  # fmt: skip

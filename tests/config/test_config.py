@@ -132,7 +132,7 @@ REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     (HttpConfig, {"connect": [443]}, 'connect[0]: must be "host:port", such as "*:443" or "*.example:8443", got 443'),
     (OriginConfig, {"ca_file": ""}, 'ca_file: must be the name of a file, got ""'),
     (OriginConfig, {"ca_file": 3}, "ca_file: must be the name of a file, got 3"),
-    (OriginConfig, {"ca_file": "ca.pem", "verify": False}, "ca_file: is of no use while verify is false, expected one or the other"),
+    (OriginConfig, {"ca_file": "ca.pem", "verify": False}, "ca_file: has no effect while verify is false, expected only one of the two"),
     (Http2Limits, {"buffer_index": 15}, "buffer_index: must be a whole number, 0 to 14, got 15"),
     (Http2Limits, {"connection_window": 65534}, "connection_window: must be a whole number of bytes, 65535 to 2147483647, got 65534"),
     (Http2Limits, {"max_concurrent_streams": 10.0}, "max_concurrent_streams: must be a whole number, 1 or more, got 10.0"),
@@ -156,7 +156,7 @@ REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     (
         ProxyConfig,
         {"listen": [ListenConfig("127.0.0.1:80"), ListenConfig("127.0.0.1:80")]},
-        'listen[1].address: "127.0.0.1:80" is the address of listen[0] too, expected one of its own',
+        'listen[1].address: "127.0.0.1:80" is already the address of listen[0], expected a different one',
     ),
 ]
 
@@ -264,7 +264,9 @@ EXPOSED = ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "proxy.example:80", "proxy.l
 def test_an_open_proxy_on_a_reachable_address_is_warned_of(address: str) -> None:
     config = ProxyConfig(http=HttpConfig(remap_required=False), listen=[ListenConfig("127.0.0.1:80"), ListenConfig(address)])
     where = f"listen[1] ({address})"
-    assert warnings(config) == [f"http.remap_required: is false: an open proxy: whoever can reach {where} can reach any origin through it"]
+    assert warnings(config) == [
+        f"http.remap_required: is false: an open proxy: any client that can reach {where} can reach any origin through it"
+    ]
 
 
 @pytest.mark.parametrize("address", LOOPBACK)
@@ -283,11 +285,11 @@ def test_what_else_is_likely_to_be_a_mistake_is_warned_of() -> None:
     config = ProxyConfig(http=http, origin=OriginConfig(verify=False), listen=[ListenConfig("0.0.0.0:80")], remap=rules)
     where = "listen[0] (0.0.0.0:80)"
     assert warnings(config) == [
-        f'http.connect[1]: "*:443" names no host: whoever can reach {where} can tunnel to any',
-        f"http.trust_forwarded: is true: whoever can reach {where} can claim any client address",
-        "origin.verify: is false: anyone on the way can pose as an https origin",
-        "remap[0].verify: is false: anyone on the way can pose as o.example",
-        "remap[2].from: is never used: remap[0] covers the same",
+        f'http.connect[1]: "*:443" allows every host: any client that can reach {where} can tunnel to any host',
+        f"http.trust_forwarded: is true: any client that can reach {where} can claim any client address",
+        "origin.verify: is false: an attacker on the network path can impersonate any https origin",
+        "remap[0].verify: is false: an attacker on the network path can impersonate o.example",
+        "remap[2].from: is never used: remap[0] matches the same requests",
     ]
 
 

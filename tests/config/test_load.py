@@ -138,7 +138,7 @@ def test_an_installed_plugin_is_found_by_its_name(folder: Path, monkeypatch: pyt
     assert [type(plugin).__name__ for plugin in load(folder, 'plugin = ["plain"]').plugins] == ["Plain"]
     assert fault(folder, 'plugin = ["plian"]') == 'plugin[0]: no plugin "plian" is installed; did you mean "plain"?'
     assert fault(folder, 'plugin = ["lost"]').startswith('plugin[0]: the plugin "lost" cannot be imported (AttributeError: ')
-    assert fault(folder, 'plugin = ["no_plugin"]') == 'plugin[0]: "no_plugin" is no plugin, expected a subclass of trio_tsconnect.Plugin'
+    assert fault(folder, 'plugin = ["no_plugin"]') == 'plugin[0]: "no_plugin" is not a plugin, expected a subclass of trio_tsconnect.Plugin'
 
 
 EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
@@ -153,7 +153,7 @@ EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
         "[[plugin]]\noptions = {}": "plugin[0].use: is missing, and has no default",
         "[[plugin]]\nuse = 3": 'plugin[0].use: must be "package.module:Class" or the name of an installed plugin, got 3',
         '[[plugin]]\nuse = ""': 'plugin[0].use: must be "package.module:Class" or the name of an installed plugin, got ""',
-        '[[plugin]]\nuse = "a b:C"': f'plugin[0].use: "a b:C" names no class, {EXPECTED}',
+        '[[plugin]]\nuse = "a b:C"': f'plugin[0].use: "a b:C" does not name a class, {EXPECTED}',
         '[[plugin]]\nuse = "ts_nowhere:C"': 'plugin[0].use: there is no module "ts_nowhere", expected one that is installed, or beside this file',
         '[[plugin]]\nuse = "ts_beside.sub:C"': (
             'plugin[0].use: there is no module "ts_beside.sub", expected one that is installed, or beside this file'
@@ -161,11 +161,9 @@ EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
         '[[plugin]]\nuse = "ts_needy:C"': 'plugin[0].use: ts_needy cannot be imported: it needs the module "ts_not_there"',
         '[[plugin]]\nuse = "ts_broken:C"': "plugin[0].use: ts_broken cannot be imported (ZeroDivisionError: division by zero in FOLDER/ts_broken.py, line 1)",
         '[[plugin]]\nuse = "ts_beside:Plane"': 'plugin[0].use: there is no "Plane" in ts_beside (FOLDER/ts_beside.py); did you mean "Plain"?',
-        '[[plugin]]\nuse = "ts_beside:NotOne"': 'plugin[0].use: "ts_beside:NotOne" is no plugin, expected a subclass of trio_tsconnect.Plugin',
-        '[[plugin]]\nuse = "ts_beside:Part"': 'plugin[0].use: "ts_beside:Part" is no plugin, expected a subclass of trio_tsconnect.Plugin',
-        '[[plugin]]\nuse = "ts_beside:Unfit"': (
-            "plugin[0].use: Unfit.Options is no attrs class, expected one: the plugin cannot be configured"
-        ),
+        '[[plugin]]\nuse = "ts_beside:NotOne"': 'plugin[0].use: "ts_beside:NotOne" is not a plugin, expected a subclass of trio_tsconnect.Plugin',
+        '[[plugin]]\nuse = "ts_beside:Part"': 'plugin[0].use: "ts_beside:Part" is not a plugin, expected a subclass of trio_tsconnect.Plugin',
+        '[[plugin]]\nuse = "ts_beside:Unfit"': ("plugin[0].use: Unfit.Options must be an attrs class: the plugin cannot be configured"),
         '[[plugin]]\nuse = "ts_beside:Plain"\noptions = {}': "plugin[0].options: Plain takes no options, expected none",
         '[[remap]]\nfrom = "/"\nto = "http://o"\nplugins = ["ts_nowhere:C"]': (
             'remap[0].plugins[0]: there is no module "ts_nowhere", expected one that is installed, or beside this file'
@@ -180,7 +178,7 @@ def test_module_that_the_standard_library_hides_is_told_with_its_file(folder: Pa
     (folder / "code.py").write_text(MODULE)
     said = fault(folder, '[[plugin]]\nuse = "code:Plain"')
     assert said.startswith('plugin[0].use: there is no "Plain" in code (')
-    assert "which hides code.py beside this file: give that another name" in said
+    assert "which shadows code.py beside this file: rename code.py" in said
 
 
 @pytest.mark.parametrize(("text", "line"), [("def f(:", 1), ("x = 1\nimport sys\nsys.exit('no')", 3), ("x = 1\n\nraise ValueError(x)", 3)])
@@ -232,15 +230,15 @@ def test_options_become_what_they_are_annotated_with(folder: Path) -> None:
         'names = "abc"': 'options.names: must be a list, got "abc"',
         "names = [1]": "options.names[0]: must be a string, got 1",
         'numbers = "12"': 'options.numbers: must be a list, got "12"',
-        "table = 1": "options.table: must be a table, each value of it a string, got 1",
-        "table = { x = 1 }": "options.table: must be a table, each value of it a string, got {'x': 1}",
+        "table = 1": "options.table: must be a table in which each value is a string, got 1",
+        "table = { x = 1 }": "options.table: must be a table in which each value is a string, got {'x': 1}",
         "parts = [{ name = 1 }]": "options.parts[0].name: must be a string, got 1",
         "parts = [{}]": "options.parts[0].name: is missing, and has no default",
         "part = { nmae = 'x' }": 'options.part.nmae: unknown key; did you mean "name"?',
         "by_name = { s = { name = 1 } }": "options.by_name.s.name: must be a string, got 1",
         "cuont = 1": 'options.cuont: unknown key; did you mean "count"?',
         'text = "wrong"': "options.text: must not be wrong",
-        'text = "worse"': "options: Rich cannot be made (RuntimeError: so it goes)",
+        'text = "worse"': "options: Rich cannot be created (RuntimeError: so it goes)",
     }.items(),
 )
 def test_an_option_of_another_kind_is_refused_by_its_key(folder: Path, text: str, line: str) -> None:
@@ -289,7 +287,7 @@ def test_access_rules_of_the_proxy_and_of_a_remap_rule(folder: Path) -> None:
             'access[0].clients[0]: must be an address or a network, such as "10.0.0.0/8" or "2001:db8::/32", got "x"'
         ),
         '[[remap]]\nfrom = "/"\nto = "http://o"\naccess = [{ action = "deny", methods = ["post"] }]': (
-            'remap[0].access[0].methods[0]: must be a method as it is sent, got "post"; did you mean "POST"?'
+            'remap[0].access[0].methods[0]: must be a method in upper case, got "post"; did you mean "POST"?'
         ),
     }.items(),
 )

@@ -274,7 +274,7 @@ def test_no_reading_of_a_path_climbs_that_was_let_pass(rest: str) -> None:
 
 FROM = 'from_: must be "http://host/path", "//host/path" (any scheme) or "/path" (any host), got '
 TO = 'to: must be "http://host/path", "https://host/path", "unix:/socket" (with ":/path" after it for a base path) or "asgi:package.module:app", got '
-NO_PATH = "expected one that begins with / and has no query, fragment, space or stray %"
+NO_PATH = "expected one that starts with / and has no query, fragment, space or stray %"
 
 
 @pytest.mark.parametrize(
@@ -285,27 +285,27 @@ NO_PATH = "expected one that begins with / and has no query, fragment, space or 
         ((3, "http://o"), FROM + "3"),
         (("http:/h", "http://o"), FROM + '"http:/h"'),
         (("ftp://h/", "http://o"), 'from_: unknown scheme "ftp", expected http, https, ws or wss'),
-        (("//h:99999/", "http://o"), 'from_: "h:99999" in "//h:99999/" is no host, expected host, host:port or [v6]:port'),
-        (("//h:0/", "http://o"), 'from_: "h:0" in "//h:0/" is no host, expected host, host:port or [v6]:port'),
-        (("///x", "http://o"), 'from_: "" in "///x" is no host, expected host, host:port or [v6]:port'),
-        (("//u@h/", "http://o"), 'from_: "u@h" in "//u@h/" is no host, expected host, host:port or [v6]:port'),
-        (("//*.h.example/", "http://o"), 'from_: "*.h.example" has a wildcard, expected one host, or /path alone for any'),
-        (("//h/a?b", "http://o"), f'from_: "/a?b" is no path, {NO_PATH}'),
-        (("//h/a b", "http://o"), f'from_: "/a b" is no path, {NO_PATH}'),
-        (("/a\r\nb", "http://o"), f'from_: "/a\\r\\nb" is no path, {NO_PATH}'),
-        (("/50%", "http://o"), f'from_: "/50%" is no path, {NO_PATH}'),
-        (("/a/../b", "http://o"), 'from_: "/a/../b" has dot segments, expected the path that they stand for'),
-        (("/a/%2e", "http://o"), 'from_: "/a/%2e" has dot segments, expected the path that they stand for'),
+        (("//h:99999/", "http://o"), 'from_: "h:99999" in "//h:99999/" is not a host, expected host, host:port or [v6]:port'),
+        (("//h:0/", "http://o"), 'from_: "h:0" in "//h:0/" is not a host, expected host, host:port or [v6]:port'),
+        (("///x", "http://o"), 'from_: "" in "///x" is not a host, expected host, host:port or [v6]:port'),
+        (("//u@h/", "http://o"), 'from_: "u@h" in "//u@h/" is not a host, expected host, host:port or [v6]:port'),
+        (("//*.h.example/", "http://o"), 'from_: "*.h.example" has a wildcard, expected one host, or /path alone for any host'),
+        (("//h/a?b", "http://o"), f'from_: "/a?b" is not a path, {NO_PATH}'),
+        (("//h/a b", "http://o"), f'from_: "/a b" is not a path, {NO_PATH}'),
+        (("/a\r\nb", "http://o"), f'from_: "/a\\r\\nb" is not a path, {NO_PATH}'),
+        (("/50%", "http://o"), f'from_: "/50%" is not a path, {NO_PATH}'),
+        (("/a/../b", "http://o"), 'from_: "/a/../b" has dot segments, expected a path without them'),
+        (("/a/%2e", "http://o"), 'from_: "/a/%2e" has dot segments, expected a path without them'),
         (("/", "o.example:80"), TO + '"o.example:80"'),
         (("/", ""), TO + '""'),
         (("/", None), TO + "None"),
         (("/", "http:o"), TO + '"http:o"'),
-        (("/", "http://"), 'to: "" in "http://" is no host, expected host, host:port or [v6]:port'),
-        (("/", "http://o:x/"), 'to: "o:x" in "http://o:x/" is no host, expected host, host:port or [v6]:port'),
-        (("/", "http://o/#x"), f'to: "/#x" is no path, {NO_PATH}'),
+        (("/", "http://"), 'to: "" in "http://" is not a host, expected host, host:port or [v6]:port'),
+        (("/", "http://o:x/"), 'to: "o:x" in "http://o:x/" is not a host, expected host, host:port or [v6]:port'),
+        (("/", "http://o/#x"), f'to: "/#x" is not a path, {NO_PATH}'),
         (("/", "unix:app.sock"), 'to: must be "unix:" and an absolute path, got "unix:app.sock"'),
         (("/", "unix:"), 'to: must be "unix:" and an absolute path, got "unix:"'),
-        (("/", "unix:/s:/a b"), f'to: "/a b" is no path, {NO_PATH}'),
+        (("/", "unix:/s:/a b"), f'to: "/a b" is not a path, {NO_PATH}'),
     ],
 )
 def test_a_rule_that_cannot_be_read_is_refused_when_it_is_made(arguments: tuple[Any, Any], line: str) -> None:
@@ -320,7 +320,7 @@ def test_a_rule_that_cannot_be_read_is_refused_when_it_is_made(arguments: tuple[
         ({"preserve_host": 1}, "preserve_host: must be true or false, got 1"),
         ({"verify": "no"}, 'verify: must be true or false, got "no"'),
         ({"ca_file": ""}, 'ca_file: must be the name of a file, got ""'),
-        ({"ca_file": "ca.pem", "verify": False}, "ca_file: is of no use while verify is false, expected one or the other"),
+        ({"ca_file": "ca.pem", "verify": False}, "ca_file: has no effect while verify is false, expected only one of the two"),
         ({"config": 3}, "config: must be a table of options, got 3"),
         ({"config": {"retrys": 3}}, 'config.retrys: cannot be set for one rule; did you mean "retries"?'),
         ({"config": {"retries": -1}}, "config.retries: must be a whole number, 0 or more, got -1"),

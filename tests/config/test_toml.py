@@ -209,7 +209,7 @@ FAULTS = {
     '[[listen]]\naddress = "127.0.0.1"': f'listen[0].address: {ADDRESS} "127.0.0.1"',
     "[[listen]]\naddress = 8443": f"listen[0].address: {ADDRESS} 8443",
     '[[listen]]\naddress = "a:1"\n[[listen]]\naddress = "a:1"': (
-        'listen[1].address: "a:1" is the address of listen[0] too, expected one of its own'
+        'listen[1].address: "a:1" is already the address of listen[0], expected a different one'
     ),
     '[[remap]]\nfrom = "ftp://h/"\nto = "http://o"': 'remap[0].from: unknown scheme "ftp", expected http, https, ws or wss',
     '[[remap]]\nfrom = "/"\nto = "unix:"': 'remap[0].to: must be "unix:" and an absolute path, got "unix:"',
@@ -236,7 +236,7 @@ FAULTS = {
     '[origin]\nca_file = "no.pem"': "origin.ca_file: no such file: no.pem",
     '[origin]\nca_file = "garbage.pem"': "origin.ca_file: no certificate in garbage.pem, expected a PEM file of authorities",
     '[[remap]]\nfrom = "/"\nto = "https://o"\nca_file = "no.pem"': "remap[0].ca_file: no such file: no.pem",
-    '[log]\npath = "no/t.jsonl"': "log.path: no such directory: no, expected one to write t.jsonl in",
+    '[log]\npath = "no/t.jsonl"': "log.path: no such directory: no, expected an existing directory for t.jsonl",
     '[log]\npath = "folder"': "log.path: folder is a directory, expected a file",
 }
 
@@ -292,7 +292,7 @@ def test_a_file_that_cannot_be_read_is_told_as_it_was_named(tmp_path: Path, monk
 
 def test_a_log_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert fault(tmp_path, '[log]\npath = "t.jsonl"') == "log.path: cannot write t.jsonl, expected a file that may be written"
+    assert fault(tmp_path, '[log]\npath = "t.jsonl"') == "log.path: cannot write t.jsonl, expected a writable file"
 
 
 def test_without_cattrs_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

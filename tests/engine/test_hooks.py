@@ -340,7 +340,7 @@ async def test_request_and_response_cannot_be_had_before_they_are_there() -> Non
 
 
 def test_a_misspelt_hook_fails_when_the_class_is_made() -> None:
-    with pytest.raises(TypeError, match="read_requst is no hook"):
+    with pytest.raises(TypeError, match="read_requst is not a hook"):
 
         class Typo(Plugin):
             async def read_requst(self, txn: Transaction) -> None: ...

@@ -74,8 +74,8 @@ def test_what_is_missing_is_in_the_summary(tmp_path):
     path.write_text(f"{h1(1, 1).to_json()}\n{gap}\ntorn\n")
     summary = summarize(read_records(path, on_error="skip"))
     assert (summary.transactions, summary.dropped, summary.skipped) == (1, 4, 1)
-    assert "missing above: 4" in summary.to_text()
-    assert "no records: 1" in summary.to_text()
+    assert "not counted above: 4" in summary.to_text()
+    assert "not records: 1" in summary.to_text()
     assert summarize([json.loads(gap)]).dropped == 4
 
 

@@ -87,4 +87,4 @@ def test_join_that_meets_few_rows_says_how_many_and_why():
     assert [row["id"] for _, row in joined] == ["1"]
     assert (joined.records, joined.matched, joined.records_without_key) == (3, 1, 1)
     assert (joined.rows, joined.rows_unmatched, joined.rows_without_key) == (4, 1, 2)
-    assert joined.to_text() == ("1 of 3 records met a row by tag, id (1 have no such key); 3 of 4 rows met no record (2 have no such key)")
+    assert joined.to_text() == ("1 of 3 records matched a row by tag, id (1 have no key); 3 of 4 rows matched no record (2 have no key)")

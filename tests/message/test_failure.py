@@ -55,8 +55,8 @@ def test_a_bad_message_says_itself_what_follows() -> None:
 
 
 def test_an_error_tells_and_survives_pickling() -> None:
-    error = BadRequest("bad_version", "HTTP/9.9 is not spoken here.", 505)
-    assert str(error) == "HTTP/9.9 is not spoken here. (bad_version, 505)"
+    error = BadRequest("bad_version", "HTTP/9.9 is not supported.", 505)
+    assert str(error) == "HTTP/9.9 is not supported. (bad_version, 505)"
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.cause, again.detail, again.status) == (BadRequest, error.cause, error.detail, 505)
     assert isinstance(error, MessageError)

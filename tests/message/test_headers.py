@@ -127,9 +127,9 @@ def test_a_character_outside_latin_1_is_refused_by_name() -> None:
 
 
 def test_a_wrong_type_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"field 'X-A' is str or bytes, not int"):
+    with pytest.raises(TypeError, match=r"field 'X-A' must be str or bytes, not int"):
         Headers().add("X-A", 5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a field name is str or bytes, not int"):
+    with pytest.raises(TypeError, match="a field name must be str or bytes, not int"):
         Headers().add(5, "")  # type: ignore[arg-type]
 
 

@@ -70,7 +70,7 @@ def test_a_response_refuses_a_bad_attribute_when_made_and_when_assigned(attribut
     ("attribute", "value"), [("status", "200"), ("status", True), ("status", 200.0), ("reason", b"OK"), ("version", 1.1)]
 )
 def test_a_wrong_type_is_refused_by_name(attribute: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"^{attribute} is "):
+    with pytest.raises(TypeError, match=f"^{attribute} must be "):
         setattr(Response(200), attribute, value)
 
 

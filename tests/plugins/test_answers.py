@@ -327,14 +327,14 @@ async def test_a_second_attempt_sends_the_request_that_was_rewritten_once(autoju
         (lambda: RateLimit.Options(rate=True), "rate: must be a number, more than 0, got True"),
         (lambda: RateLimit.Options(rate=1, burst=0.5), "burst: must be a number, 1 or more, got 0.5"),
         (lambda: RateLimit.Options(rate=1, by="cookie"), 'by: must be "client" or "tag" or "all", got \'cookie\''),  # type: ignore[arg-type]
-        (lambda: RequestId.Options(field="a b"), "field: is not a sound field: field name 'a b' is not a token (RFC 9110 §5.1)"),
+        (lambda: RequestId.Options(field="a b"), "field: is not a valid field: field name 'a b' is not a token (RFC 9110 §5.1)"),
         (lambda: RequestId.Options(sampled=1), "sampled: must be true or false, got 1"),  # type: ignore[arg-type]
         (
             lambda: HeaderRule(on="request", set={"Content-Length": "1"}),
-            "set.Content-Length: belongs to the connection or frames the message, expected a field that travels from end to end",
+            "set.Content-Length: is a hop-by-hop or framing field, expected an end-to-end field",
         ),
-        (lambda: HeaderRule(on="response", add={"X": "a\nb"}), "add.X: is not a sound field: the value of field 'X' has the control character b'\\n' (RFC 9110 §5.5)"),
-        (lambda: HeaderRule(on="request", statuses=[200]), "statuses: is a condition for responses, expected none on a request"),
+        (lambda: HeaderRule(on="response", add={"X": "a\nb"}), "add.X: is not a valid field: the value of field 'X' has the control character b'\\n' (RFC 9110 §5.5)"),
+        (lambda: HeaderRule(on="request", statuses=[200]), "statuses: is a condition for responses, but the rule is on requests"),
         (lambda: HeaderRule(on="request", hosts="a.*"), "hosts[0]: must be a host, or \"*.\" and a domain, got 'a.*'"),
         (lambda: HeaderRule(on="request", paths="v1"), "paths[0]: must be a path that begins with /, got 'v1'"),
     ],

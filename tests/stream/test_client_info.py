@@ -18,8 +18,8 @@ from trio_tsconnect import ClientInfo
         ({"address": "h", "scheme": "ftp"}, "scheme must be http or https, not 'ftp'"),
         ({"address": "h", "scheme": "HTTP"}, "scheme must be http or https"),
         ({"address": "h", "scheme": None}, "scheme must be http or https"),
-        ({"address": "h", "protocol": "h2\r\n"}, "protocol must be text on one line"),
-        ({"address": "h", "protocol": 2}, "protocol must be text on one line"),
+        ({"address": "h", "protocol": "h2\r\n"}, "protocol must be a str without line breaks"),
+        ({"address": "h", "protocol": 2}, "protocol must be a str without line breaks"),
     ],
 )
 def test_what_would_break_a_line_or_means_nothing_is_refused_where_it_is_said(wrong: dict[str, Any], what: str) -> None:

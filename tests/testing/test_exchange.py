@@ -93,7 +93,7 @@ async def test_fails_with_which_response_why_and_what_came(answer: bytes, then: 
 async def test_fails_when_the_response_does_not_come_in_time(autojump_clock) -> None:
     async with server_that_says(OK[:-1]) as stream:
         begun = trio.current_time()
-        with pytest.raises(ExchangeFailed, match=r"response 1 of 1: it did not come whole within 5 s; received: b'HTTP/1.1 200 Fine"):
+        with pytest.raises(ExchangeFailed, match=r"response 1 of 1: it was not complete within 5 s; received: b'HTTP/1.1 200 Fine"):
             await exchange(stream, GET, timeout=5)
         assert trio.current_time() - begun == 5
 

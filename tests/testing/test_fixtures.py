@@ -169,7 +169,7 @@ def test_what_a_script_of_the_origin_raises_fails_the_test(run_tests) -> None:
 
 # --- where they do not work --------------------------------------------------------------------------------------------------------
 
-SENTENCE = "{} is an async fixture of trio_tsconnect, for `async def` tests marked with @pytest.mark.trio (or under trio_mode = true) and run by pytest-trio"
+SENTENCE = "{} is an async fixture of trio_tsconnect: it needs an `async def` test, marked with @pytest.mark.trio (or under trio_mode = true) and run by pytest-trio"
 
 
 @pytest.mark.parametrize("name", ["ts_proxy", "ts_origin", "ts_client"])

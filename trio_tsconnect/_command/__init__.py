@@ -1,3 +1,3 @@
-"""What the `tsconnect` command does, a module for each of its verbs."""
+"""The `tsconnect` command, with one module for each subcommand; `_logs` has two."""
 
 from trio_tsconnect._command._arguments import main as main

@@ -1,4 +1,4 @@
-"""What can be typed after `tsconnect`, and the exit status that comes of it."""
+"""The arguments of the `tsconnect` command, and its exit status."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from trio_tsconnect._command._say import CommandError, say
 from trio_tsconnect._command._serve import serve
 
 _STATUSES = """\
-exit status: 0 when all went well (after a drain too); 1 when the demo's log does not equal what was sent; 2 when what was typed, the
-configuration, an address or a file cannot be used; 130 or 143 after a second SIGINT or SIGTERM.
+exit status: 0 on success, also after a drain; 1 if the log of the demo does not match what was sent; 2 if the arguments, the configuration,
+an address or a file cannot be used; 130 or 143 after a second SIGINT or SIGTERM.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status. Source: `sys.argv` unless `arguments` are given."""
+    """Run the command with `arguments`, by default those of `sys.argv`, and return the exit status.
+
+    Raises `SystemExit` after `--help` and `--version`, and for invalid arguments.
+    """
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"tsconnect: {exc}")
         return 2
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What Python still holds of it must not complain when the process ends.
+        # The reader of our output has closed it. Redirect it, so that Python's flush at exit does not fail on what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -46,25 +49,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tsconnect {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    verb = verbs.add_parser("serve", help="serve what a configuration file says", description=_describe(serve))
+    verb = verbs.add_parser("serve", help="serve the listeners of a configuration file", description=_describe(serve))
     verb.add_argument("config", metavar="CONFIG", help="a TOML file")
     verb.set_defaults(run=lambda options: serve(options.config))
 
-    verb = verbs.add_parser("check", help="judge a configuration file", description=_describe(check))
+    verb = verbs.add_parser("check", help="validate a configuration file", description=_describe(check))
     verb.add_argument("config", metavar="CONFIG", help="a TOML file")
     verb.set_defaults(run=lambda options: check(options.config))
 
-    verb = verbs.add_parser("demo", help="see the whole thing at work, and count it", description=_describe(demo))
-    verb.add_argument("--json", action="store_true", help="print what was sent and what the log says as one JSON object")
+    verb = verbs.add_parser("demo", help="run a proxy with clients, and compare its log with what they sent", description=_describe(demo))
+    verb.add_argument("--json", action="store_true", help="print what was sent and what was logged as one JSON object")
     verb.set_defaults(run=lambda options: demo(as_json=options.json))
 
-    verb = verbs.add_parser("logstats", help="count what a log says", description=_describe(logstats))
-    verb.add_argument("files", metavar="FILE", nargs="+", help="a log of JSON lines, rotated ones oldest first; - is standard input")
+    verb = verbs.add_parser("logstats", help="count connections, streams and transactions in a log", description=_describe(logstats))
+    verb.add_argument("files", metavar="FILE", nargs="+", help="a log of JSON lines; rotated files oldest first; - is standard input")
     verb.add_argument("--json", action="store_true", help="print one JSON object")
     verb.set_defaults(run=lambda options: logstats(options.files, as_json=options.json))
 
-    verb = verbs.add_parser("logtree", help="show which transaction caused which", description=_describe(logtree))
-    verb.add_argument("files", metavar="FILE", nargs="+", help="a log of JSON lines, rotated ones oldest first; - is standard input")
+    verb = verbs.add_parser("logtree", help="print the transactions of a log as a tree", description=_describe(logtree))
+    verb.add_argument("files", metavar="FILE", nargs="+", help="a log of JSON lines; rotated files oldest first; - is standard input")
     verb.set_defaults(run=lambda options: logtree(options.files))
     return parser
 

@@ -7,12 +7,12 @@ from trio_tsconnect.config import warnings
 
 
 def check(file: str) -> int:
-    """Judge a configuration file without serving it: one line that says it is good, and a warning for what is likely to be a mistake."""
+    """Validate a configuration file without serving it. Prints one line if it is valid, and a warning for each probable mistake."""
     config = ProxyConfig.from_toml(file)
     listeners, rules = _count(len(config.listen), "listener"), _count(len(config.remap), "remap rule")
     print(f"{file}: OK ({listeners}, {rules})")
     if not config.listen:
-        print("warning: listen: there is nothing to listen on, and serve will refuse this file")
+        print("warning: listen: there is nothing to listen on, so `tsconnect serve` will reject this file")
     for warning in warnings(config):
         print(f"warning: {warning}")
     return 0

@@ -1,7 +1,7 @@
-"""`tsconnect demo`: everything at once on loopback, and then the question whether the log tells what happened.
+"""`tsconnect demo`: run a proxy with several clients on loopback, then compare its log with what the clients sent.
 
-Real parties throughout: a TCP origin, a TLS listener, an HTTP/2 client made with the h2 package that has many streams open at once on each
-of several connections, an HTTP/1.1 client, and a plugin that asks the proxy it lives in.
+It uses a TCP origin, a TLS listener, an HTTP/2 client made with the h2 package that has many concurrent streams on each of several
+connections, an HTTP/1.1 client, and a plugin that sends requests to its own proxy.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from trio_tsconnect._command._say import CommandError
 
 
 def demo(*, as_json: bool) -> int:
-    """Run an origin, a proxy, a TLS listener and three kinds of clients on loopback, and print what the log says of them; exit status 1
-    if that is not what they did."""
+    """Run an origin, a proxy, a TLS listener and three kinds of clients on loopback, and print the counts of the log. The exit status is 1
+    if they do not match what the clients did.
+    """
     for package in ("h2", "trustme"):
         if importlib.util.find_spec(package) is None:
             raise CommandError(f"the demo needs the package {package}: pip install 'trio-tsconnect[server,testing]'")

@@ -1,6 +1,6 @@
-"""The parties of the demo beside the proxy: an origin, a plugin, and clients that count for themselves what they got.
+"""The parts of the demo beside the proxy: an origin, plugins, and clients that count their responses.
 
-The law: what is counted here is what an answer came for, and nothing is read from the proxy's books.
+Invariant: the clients count only the responses that they received. No count is read from the proxy.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from trio_tsconnect.message import NO_BODY, Body, Framing
 from trio_tsconnect.stream import HTTP1Client, HTTP1Server
 
 HOST = "demo.example"
-"""What clients ask for; a remap rule says where that is."""
+"""The host of all requests. A remap rule maps it to the origin."""
 PAGE = b"the origin's answer, " * 48
 
 Progress = Callable[[], object]
-"""Called once for every answer."""
+"""A function that is called once for each response."""
 
 
 async def connect_tls(port: int, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
-    """A TLS connection to the demo's listener, on which what the context offers was agreed."""
+    """Open a TLS connection to the demo's listener, and complete the handshake."""
     socket = await trio.open_tcp_stream("127.0.0.1", port)
     stream = trio.SSLStream(socket, context, server_hostname=HOST, https_compatible=True)
     await stream.do_handshake()
@@ -35,7 +35,7 @@ async def connect_tls(port: int, context: ssl.SSLContext) -> trio.SSLStream[trio
 
 
 async def serve_origin(stream: trio.abc.Stream) -> None:
-    """A real HTTP/1.1 origin: answers each request of a connection with the same page."""
+    """Serve a connection as an HTTP/1.1 origin that answers each request with the same page."""
     http = HTTP1Server(stream)
     async with stream:
         while await http.wait_for_request():
@@ -49,13 +49,13 @@ async def serve_origin(stream: trio.abc.Stream) -> None:
 
 
 class HTTP1Requests:
-    """An HTTP/1.1 client on a stream of any kind: one request after another."""
+    """An HTTP/1.1 client on any stream, which sends one request after another."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._http = HTTP1Client(stream)
 
     async def get(self, path: str) -> int:
-        """The status that comes back, once the body was read to its end."""
+        """Send a GET, read the whole response, and return its status."""
         http = self._http
         http.queue_request(Request("GET", path, {"Host": HOST}), NO_BODY)
         http.queue_end()
@@ -67,18 +67,18 @@ class HTTP1Requests:
 
 
 class Asker(Plugin):
-    """A plugin with a task of its own, which asks the proxy it lives in for pages, over virtual connections with a tag and an id."""
+    """A plugin with its own task, which sends requests to its proxy over virtual connections with a tag and an id."""
 
     def __init__(self, counts: Sequence[int], progress: Progress) -> None:
         self.answers: list[int] = []
-        """Good answers, for each connection."""
+        """The number of 200 responses on each connection."""
         self.done = trio.Event()
-        """It has all it wanted."""
+        """Set when all requests were answered."""
         self._counts = counts
         self._progress = progress
 
     async def run(self, proxy: Proxy) -> None:
-        """Ask on one connection after another."""
+        """Send the requests on one connection after another."""
         for count in self._counts:
             async with proxy.connect(ConnectOptions(tag=TAG, id=proxy.next_id())) as stream:
                 self.answers.append(await get_pages(stream, count, self._progress))
@@ -86,15 +86,15 @@ class Asker(Plugin):
 
 
 class Answerer(Plugin):
-    """A plugin that is the origin, so that what is measured is the way to it and nothing else."""
+    """A plugin that answers every request, so that a measurement does not include an origin."""
 
     async def read_request(self, txn: Transaction) -> None:
-        """Answer."""
+        """Answer the request."""
         txn.respond(200, b"pong")
 
 
 async def get_pages(stream: trio.abc.Stream, count: int, progress: Progress) -> int:
-    """Ask for a page so many times on one HTTP/1.1 connection; how many good answers came."""
+    """Send `count` requests on one HTTP/1.1 connection, and return the number of 200 responses."""
     client, good = HTTP1Requests(stream), 0
     for _ in range(count):
         good += await client.get("/page") == 200
@@ -103,7 +103,10 @@ async def get_pages(stream: trio.abc.Stream, count: int, progress: Progress) -> 
 
 
 async def get_streams(stream: trio.abc.Stream, count: int, progress: Progress) -> int:
-    """An HTTP/2 client on one connection: opens as many streams at once as the server lets it; how many answers were complete."""
+    """Send `count` requests on one HTTP/2 connection, and return the number of 200 responses.
+
+    Opens as many concurrent streams as the server allows. Raises `ConnectionError` if the server resets a stream or closes the connection.
+    """
     client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     client.initiate_connection()
     head = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/h2")]
@@ -120,7 +123,7 @@ async def get_streams(stream: trio.abc.Stream, count: int, progress: Progress) -
                     complete += 1
                     progress()
                 case h2.events.StreamReset() | h2.events.ConnectionTerminated():
-                    raise ConnectionError(f"the server ended it: {event}")
+                    raise ConnectionError(f"the server reset a stream or closed the connection: {event}")
         while waiting and client.open_outbound_streams < client.remote_settings.max_concurrent_streams:
             client.send_headers(client.get_next_available_stream_id(), head, end_stream=True)
             waiting -= 1

@@ -1,4 +1,4 @@
-"""What the demo sends, and what its log should say of that."""
+"""What the demo sends, and the comparison with its log."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import attrs
 from trio_tsconnect.logstats import Summary
 
 STREAMS = (20, 40, 60, 80, 100)
-"""HTTP/2 streams, for each connection."""
+"""The number of HTTP/2 streams on each connection."""
 HTTP1 = (30, 30, 30)
-"""HTTP/1.1 requests, for each connection."""
+"""The number of HTTP/1.1 requests on each connection."""
 VIRTUAL = (25, 25)
-"""A plugin's requests, for each virtual connection."""
+"""The number of the plugin's requests on each virtual connection."""
 TAG = "demo-plugin"
-"""What the plugin calls its connections."""
+"""The tag of the plugin's connections."""
 
 
 @attrs.frozen(kw_only=True)
 class Sent:
-    """What the clients did, counted by themselves: for each connection of a kind, how many good answers came."""
+    """The clients' own counts: the number of 200 responses on each connection."""
 
     h2: list[int]
-    """Streams of each HTTP/2 connection."""
+    """The counts of the HTTP/2 connections."""
     http1: list[int]
-    """Requests of each HTTP/1.1 connection."""
+    """The counts of the HTTP/1.1 connections."""
     virtual: list[int]
-    """Requests of each of the plugin's virtual connections."""
+    """The counts of the plugin's virtual connections."""
 
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What was sent, what the log says, and how much faster no socket is."""
+    """What was sent, what was logged, and the speed of a virtual connection compared with a socket."""
 
     sent: Sent
     """The clients' counts."""
     logged: Summary
-    """The log's."""
+    """The counts of the log."""
     virtual_rate: float
     """Requests per second over one virtual connection."""
     loopback_rate: float
     """Requests per second over one TCP connection on loopback."""
     ratio: float
-    """The median over the rounds of the one divided by the other."""
+    """The median over all rounds of the virtual rate divided by the loopback rate."""
     seconds: float
-    """How long it all took."""
+    """The duration of the demo in seconds."""
 
     @property
     def equal(self) -> bool:
-        """Whether the log says what was sent, and the clients got an answer to each request they were to send."""
+        """True if each request of the clients got a 200 response, and the log matches the clients' counts."""
         return self.sent == Sent(h2=list(STREAMS), http1=list(HTTP1), virtual=list(VIRTUAL)) and self._logged() == self._expected()
 
     def _expected(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Result:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the result as a JSON-serializable dict, for `--json`."""
         return {
             "sent": self._expected(),
             "logged": self._logged(),
@@ -83,11 +83,11 @@ class Result:
         }
 
     def to_text(self) -> str:
-        """For a terminal."""
+        """Return the result as text for a terminal."""
         if self.equal:
             sent = self._expected()
             verdict = f"This equals what was sent: {sent['transactions']} requests on {sum(sent['connections'].values())} connections."
         else:
-            verdict = f"This does NOT equal what was sent: {self._expected()}\nbut the log says: {self._logged()}"
+            verdict = f"This does NOT equal what was sent: {self._expected()}\nThe log has: {self._logged()}"
         rates = f"{self.virtual_rate:,.0f} requests/s over one virtual connection, {self.loopback_rate:,.0f} over one on loopback"
         return f"{self.logged.to_text()}\n\n{verdict}\nvirtual / loopback = {self.ratio:.2f} (median over rounds of pairs; {rates})\n{self.seconds:.1f} s in all"

@@ -1,4 +1,4 @@
-"""The demo at work. It imports what the demo needs beyond the package itself, so `_demo` looks first whether that is there."""
+"""Run the demo. This module imports optional packages, so `_demo` imports it only after checking that they are installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROUNDS, REQUESTS_A_ROUND = 9, 150
 
 
 def run() -> Result:
-    """Send, count, read the log, measure."""
+    """Send the requests, read the log, measure the rates, and return the result."""
     authority = trustme.CA()
     with tempfile.TemporaryDirectory() as folder:
         pem = Path(folder, "demo.pem")
@@ -63,7 +63,7 @@ async def _run(log: Path, certificate: str, authority: Any) -> Result:
 
 
 async def _play(log: Path, certificate: str, authority: Any) -> Sent:
-    """Run all clients at once until each has had its answers, and the proxy until the log is complete."""
+    """Run all clients concurrently until each has its responses. When this returns, the proxy is closed and its log is complete."""
     progress = _counter(sum(STREAMS) + sum(HTTP1) + sum(VIRTUAL))
     asker = Asker(VIRTUAL, progress)
     sent = Sent(h2=[0] * len(STREAMS), http1=[0] * len(HTTP1), virtual=asker.answers)
@@ -92,7 +92,10 @@ async def _client(
 
 
 async def _measure() -> list[tuple[float, float]]:
-    """Requests per second over a virtual connection and over loopback TCP, in turns; a plugin answers, so nothing else is measured."""
+    """Return requests per second over a virtual connection and over loopback TCP, as one pair for each round.
+
+    The two are measured alternately, so that a change of the machine's load affects both. A plugin answers, so no origin is measured.
+    """
     async with (
         open_proxy(ProxyConfig(), plugins=[Answerer()]) as proxy,
         _listening(proxy.serve_stream) as port,
@@ -112,7 +115,7 @@ async def _rate(client: HTTP1Requests) -> float:
 
 @asynccontextmanager
 async def _listening(handler: Callable[[Any], Awaitable[object]], context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve loopback, with TLS if there is a context, on a port that the system chooses."""
+    """Serve `handler` on a loopback port chosen by the system, with TLS if there is a context, and yield the port."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port: int = listener.socket.getsockname()[1]
     door = listener if context is None else trio.SSLListener(listener, context, https_compatible=True)
@@ -123,7 +126,7 @@ async def _listening(handler: Callable[[Any], Awaitable[object]], context: ssl.S
 
 
 def _counter(total: int) -> Progress:
-    """Counts answers on standard error: in place on a terminal, elsewhere a line for each quarter."""
+    """Return a function that prints the number of responses to standard error: in place on a terminal, else one line for each quarter."""
     counted = itertools.count(1)
 
     def progress() -> None:

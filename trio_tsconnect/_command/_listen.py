@@ -1,6 +1,6 @@
-"""The command's doors: listeners as the configuration has them, and who serves what comes through them.
+"""The listeners of a configuration, and the functions that serve their connections.
 
-The law: every door is open before one of them is announced, and none is when one cannot be.
+Invariant: all listeners are open before the first is announced. If one cannot be opened, none stays open.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 
 @attrs.frozen(kw_only=True)
 class Protocols:
-    """Who speaks with clients: HTTP/2 and HTTP/1.1, or only that."""
+    """The functions that serve clients: with HTTP/2 and HTTP/1.1, or with HTTP/1.1 only."""
 
     names: str
-    """What is announced."""
+    """The names of the protocols, for the message at startup."""
     serve: Callable[[Proxy, trio.abc.Stream], Awaitable[None]]
-    """Serves one client stream to its end, TLS handshake included."""
+    """A function that serves one client stream until it ends, including the TLS handshake."""
     tls: Callable[[str, str], ssl.SSLContext]
-    """A context from the files of a certificate and its key."""
+    """A function that returns a TLS context for the files of a certificate and its key."""
 
 
 def find_protocols() -> Protocols:
-    """The one that speaks all that the installed packages can."""
+    """Return the functions for all protocols that the installed packages support."""
     if importlib.util.find_spec("h2") is None:
         return Protocols(names="http/1.1", serve=serve_http1, tls=http1_context)
     from trio_tsconnect.http2 import serve_auto, ssl_context
@@ -44,7 +44,7 @@ def find_protocols() -> Protocols:
 
 
 def http1_context(certificate: str, key: str) -> ssl.SSLContext:
-    """What a server without HTTP/2 agrees to."""
+    """Return a TLS context whose ALPN offers HTTP/1.1 only."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["http/1.1"])
@@ -52,7 +52,7 @@ def http1_context(certificate: str, key: str) -> ssl.SSLContext:
 
 
 async def serve_http1(proxy: Proxy, stream: trio.abc.Stream) -> None:
-    """Serve a stream whose client can only mean HTTP/1.1."""
+    """Serve a client stream with HTTP/1.1. A TLS handshake that fails or takes longer than `http.header_timeout` closes the stream."""
     if isinstance(stream, trio.SSLStream):
         with trio.move_on_after(proxy.config.http.header_timeout):
             try:
@@ -69,18 +69,18 @@ async def serve_http1(proxy: Proxy, stream: trio.abc.Stream) -> None:
 
 @attrs.frozen(kw_only=True)
 class Door:
-    """A listener, and what is announced of it."""
+    """A listener and its URL."""
 
     listener: Listener
-    """Bound, and listening."""
+    """The listener, which is bound and listening."""
     url: str
-    """Its scheme and address, with the real port."""
+    """The URL with scheme, address and actual port."""
 
 
 async def open_doors(config: ProxyConfig, speak: Protocols, file: str) -> list[Door]:
-    """Every listener of a configuration. `CommandError` names the first that cannot be, and leaves none open."""
+    """Open every listener of a configuration. If one cannot be opened, close all, and raise `CommandError` with its key."""
     if not config.listen:
-        raise CommandError(f"{file}: listen: there is nothing to listen on, expected a table [[listen]] with an address")
+        raise CommandError(f"{file}: listen: there is nothing to listen on, expected a [[listen]] table with an address")
     contexts = [_context(listen, speak, f"{file}: listen[{index}].tls") for index, listen in enumerate(config.listen)]
     doors: list[Door] = []
     try:
@@ -93,7 +93,7 @@ async def open_doors(config: ProxyConfig, speak: Protocols, file: str) -> list[D
 
 
 async def close_doors(doors: list[Door]) -> None:
-    """Close them, whatever happens."""
+    """Close the listeners. Shielded: they are closed also in a cancelled task."""
     with trio.CancelScope(shield=True):
         for door in doors:
             await door.listener.aclose()
@@ -106,7 +106,8 @@ def _context(listen: ListenConfig, speak: Protocols, key: str) -> ssl.SSLContext
         context = speak.tls(listen.tls.certificate, listen.tls.key)
         if listen.tls.client_ca is not None:
             context.load_verify_locations(listen.tls.client_ca)
-            context.verify_mode = ssl.CERT_OPTIONAL  # a certificate that is shown must be sound; who needs one is for access rules to say
+            # Optional: a certificate that is sent must be valid. Access rules decide which requests need one.
+            context.verify_mode = ssl.CERT_OPTIONAL
         return context
     except OSError as exc:
         raise CommandError(f"{key}: cannot be used ({why(exc)}), expected PEM files of a certificate and its key") from exc
@@ -114,7 +115,7 @@ def _context(listen: ListenConfig, speak: Protocols, key: str) -> ssl.SSLContext
 
 async def _open(listen: ListenConfig, context: ssl.SSLContext | None, key: str) -> list[Door]:
     try:
-        # Several for a name with several addresses. The backlog is the greatest the system has, and SO_REUSEADDR is set.
+        # Returns one listener for each address of the name. trio uses the system's largest backlog and sets SO_REUSEADDR.
         listeners = await trio.open_tcp_listeners(listen.port, host=listen.host)
     except OSError as exc:
         problem = "address already in use" if exc.errno == errno.EADDRINUSE else f"cannot listen ({why(exc)})"

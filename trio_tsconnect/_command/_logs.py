@@ -1,4 +1,4 @@
-"""`tsconnect logstats` and `tsconnect logtree`: post-processing from the shell. What they compute is `trio_tsconnect.logstats`."""
+"""`tsconnect logstats` and `tsconnect logtree`: print the results of `trio_tsconnect.logstats`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from trio_tsconnect.logstats import Node, read_records, summarize, tree
 
 
 def logstats(files: Sequence[str], *, as_json: bool) -> int:
-    """Count client connections per protocol, HTTP/2 streams per client connection, transactions per tag and status class, and why
-    transactions ended."""
+    """Print the number of client connections per protocol, of HTTP/2 streams per client connection, of transactions per tag and status
+    class, and of transactions per reason why they ended.
+    """
     with _readable():
         summary = summarize(read_records(*files, on_error="skip"))
     if summary.skipped and not summary.transactions:
@@ -23,7 +24,7 @@ def logstats(files: Sequence[str], *, as_json: bool) -> int:
 
 
 def logtree(files: Sequence[str]) -> int:
-    """Show each root transaction, and indented below it those that it caused."""
+    """Print each root transaction and, indented below it, its children."""
     records = read_records(*files, on_error="skip")
     with _readable():
         roots = tree(records)
@@ -33,15 +34,15 @@ def logtree(files: Sequence[str]) -> int:
         for depth, node in root.walk():
             print("  " * depth + _describe(node))
     if records.dropped:
-        say(f"records dropped by the log, and missing above: {records.dropped}")
+        say(f"records dropped by the log, not counted above: {records.dropped}")
     if records.skipped:
-        say(f"lines that are no records: {records.skipped}")
+        say(f"lines that are not records: {records.skipped}")
     return 0
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    # A log that is being written ends within a line now and then, so lines that are no records are counted rather than refused.
+    # A log that is being written may end in the middle of a line. So invalid lines are counted and do not raise.
     try:
         yield
     except OSError as exc:
@@ -49,11 +50,11 @@ def _readable() -> Iterator[None]:
 
 
 def _no_log(files: Sequence[str], lines: int) -> str:
-    return f"{', '.join(files)}: no log: not one of {lines} lines is a record, expected JSON lines"
+    return f"{', '.join(files)}: not a log: none of its {lines} lines is a record, expected JSON lines"
 
 
 def _describe(node: Node) -> str:
-    """A transaction on one line: number, request, status, duration, its opener's tag and id, and why it ended unless all went well."""
+    """Return a transaction as one line: number, request, status, duration, tag and id, and why it ended if it is not complete."""
     record: Mapping[str, Any] = node.record
     parts = [f"#{record.get('transaction')}", record.get("method") or "-", record.get("url") or "-", record.get("status") or "-"]
     milestones = record.get("milestones")

@@ -1,4 +1,4 @@
-"""What the command says, and how it gives up. The law: one fault is one line on standard error, and exit status 2."""
+"""Messages and errors of the command. Invariant: an error is one line on standard error, and the exit status is 2."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 
 
 class CommandError(Exception):
-    """Something the command cannot go on with; its text is one line for whoever typed it."""
+    """An error that ends the command. The text is one line for the user."""
 
 
 def say(text: str) -> None:
-    """A line on standard error, at once; nobody may be there to read it."""
-    with contextlib.suppress(OSError, ValueError):
+    """Print a line to standard error and flush it. Errors are ignored."""
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed, or a pipe without a reader
         print(text, file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:
-    """Text that strangers sent, made harmless: nothing of it may steer the reader's terminal or begin another line."""
+    """Escape unprintable characters. Text from clients must not send control sequences to the terminal or begin a new line."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
 
 
 def why(error: OSError) -> str:
-    """What the operating system said, in its words, without the number."""
+    """Return the operating system's error message in lower case, without the error number."""
     return (error.strerror or str(error) or type(error).__name__).lower()

@@ -1,10 +1,12 @@
-"""`tsconnect serve`: from a configuration file to the last log record, through two signals.
+"""`tsconnect serve`: serve a configuration file until a signal, then drain.
 
-Three nested lives end in the order of a drain: the doors (closed at the first signal, so that new clients are refused at once), the proxy with
-its log (at most `http.drain_timeout` later), and the tasks of clients, which `open_proxy` has ended by then. A second signal cancels all three.
+Three nested parts end in the order of a drain. First the listeners: they are closed at the first signal, so new clients are refused at
+once. Then the proxy with its log, after at most `http.drain_timeout`. Last the tasks of clients, which `open_proxy` has ended by then. A
+second signal cancels all three.
 
-Invariant: after a signal the process ends in bounded time, whatever its code does. A cancellation cannot end a hook that blocks the loop, an
-application that swallows it, or a thread that never returns; so each signal also sets the time at which a thread ends the process (`_Ending`).
+Invariant: after a signal the process ends in bounded time, whatever its code does. A cancellation cannot end a hook that blocks the loop,
+an application that catches and ignores it, or a thread that never returns. So each signal also sets the time at which a thread ends the
+process (`_Ending`).
 """
 
 from __future__ import annotations
@@ -29,14 +31,15 @@ from trio_tsconnect.config import warnings
 from trio_tsconnect.log import StderrLog
 
 logger = logging.getLogger("trio_tsconnect")
-_AT_ONCE = 0.5  # seconds in which a second signal may still end in order, with every record written
+_AT_ONCE = 0.5  # seconds after a second signal for an orderly end, in which every record is written
 
 
 def serve(file: str) -> int:
     """Serve the listeners of a configuration file until a signal.
 
-    The first SIGTERM or SIGINT drains: new connections are refused, what is in progress is finished, for `http.drain_timeout` at most. A
-    second ends at once. SIGHUP reopens the log, for whoever has renamed its file. SIGUSR1 prints the transactions that are alive.
+    The first SIGTERM or SIGINT drains: new connections are refused, and transactions in progress are finished, for at most
+    `http.drain_timeout` seconds. A second one ends at once. SIGHUP reopens the log, after its file was renamed. SIGUSR1 prints the
+    transactions that are alive.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     config = ProxyConfig.from_toml(file)
@@ -45,12 +48,12 @@ def serve(file: str) -> int:
 
 
 def _allow_many_connections() -> None:
-    """Two descriptors a client soon exceed the customary soft limit of 1024; whatever is allowed may be used."""
+    """Raise the soft limit of open files to the hard limit. Each client may need two descriptors, and the usual soft limit is 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
-        pass  # then the customary limit it is
+        pass  # keep the soft limit
 
 
 @attrs.define(eq=False)
@@ -86,12 +89,12 @@ class _Server:
                 self._show_what_is_alive()
 
     def _stop(self) -> None:
-        """The first signal."""
+        """Start to drain, at the first signal."""
         say(f"draining for at most {self.config.http.drain_timeout:g} s; a second signal ends at once")
         self.stopping.set()
 
     def _end_at_once(self, status: int) -> None:
-        """The second."""
+        """Cancel everything, at the second signal."""
         self.status = status
         self.everything.cancel()
 
@@ -100,20 +103,20 @@ class _Server:
         say("\n".join(["transactions alive:", *(root.to_text() for root in roots)]) if roots else "transactions alive: none")
 
     async def _serve(self, doors: list[Door], speak: Protocols, log: Log) -> None:
-        # The clients' nursery is the outer one: `open_proxy` drains, then ends what is left, and the records say so.
+        # The clients' nursery is the outer one: `open_proxy` must drain and log their transactions before their tasks are cancelled.
         async with trio.open_nursery() as clients:
             async with open_proxy(self.config, log=log) as self.proxy:
                 await self._welcome(doors, speak, self.proxy, clients)
             clients.cancel_scope.cancel()
 
     async def _welcome(self, doors: list[Door], speak: Protocols, proxy: Proxy, clients: trio.Nursery) -> None:
-        """Let clients in until the first signal; no door is open when this returns."""
+        """Accept clients until the first signal. All listeners are closed when this returns."""
 
         async def handle(stream: trio.abc.Stream) -> None:
             try:
                 await speak.serve(proxy, stream)
-            except Exception:  # one client's trouble is no other's
-                logger.exception("a connection failed in the front end")
+            except Exception:  # an exception of one connection must not cancel the others
+                logger.exception("a connection failed with an unexpected exception")
                 await trio.aclose_forcefully(stream)
 
         async with trio.open_nursery() as accepting:
@@ -130,11 +133,11 @@ class _Server:
 
 
 class _Ending:
-    """SIGINT and SIGTERM while the command serves: the first one drains, the second ends at once, a third one is the system's to handle.
+    """SIGINT and SIGTERM while the command serves. The first drains, the second ends at once, a third has the system's default action.
 
-    The handlers run in the main thread between two instructions, also while the loop is blocked. What they ask of the loop waits for its
-    turn; the thread that they write to waits for nobody, and ends the process when the time is over. (A handler may interrupt any line of
-    Python, so it takes no lock: it starts no thread and sets no `threading.Event`.)
+    The handlers run in the main thread between two instructions, also while the trio loop is blocked. They pass the request to the loop,
+    which may never run it, and write a byte to a pipe. A thread reads the pipe and ends the process when its time is over. A handler may
+    interrupt any line of Python, so it must not take a lock: it starts no thread and sets no `threading.Event`.
     """
 
     def __init__(self, stop: Callable[[], None], end_at_once: Callable[[int], None], *, longest: float) -> None:
@@ -150,7 +153,7 @@ class _Ending:
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *exc_info: object) -> None:
-        if not self._count:  # after a signal the process is about to end, and a late one must not change its status
+        if not self._count:  # after a signal keep the handlers: the process is about to end, and a late signal must not change its status
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             os.close(self._write_end)
@@ -167,15 +170,15 @@ class _Ending:
             else:
                 self._token.run_sync_soon(self._end_at_once, 128 + number)
         except trio.RunFinishedError:
-            pass  # it has ended already
+            pass  # the trio run has ended already
 
     def _end_in_time(self, read_end: int) -> None:
-        """The thread: wait for a signal, then for the next one or for the end of the time."""
+        """Wait for a signal, then for a second one or until the time is over, and end the process. Runs in its own thread."""
         if not os.read(read_end, 1):
             os.close(read_end)
             return
         if not select.select([read_end], [], [], self._longest)[0]:
-            _say_if_heard("what is left does not end: the process ends without it")
+            _say_if_heard("some tasks or threads did not end in time: the process exits without them")
             os._exit(0)
         status = 128 + os.read(read_end, 1)[0]
         time.sleep(_AT_ONCE)
@@ -183,7 +186,7 @@ class _Ending:
 
 
 def _say_if_heard(text: str) -> None:
-    """Say it unless the reader of standard error has stopped reading: that must not hold the end up."""
+    """Write a line to standard error if that does not block. A reader that has stopped reading must not delay the end of the process."""
     if select.select([], [2], [], 0)[1]:
         os.write(2, f"{text}\n".encode())
 
@@ -201,6 +204,6 @@ def _reopen(log: Log) -> None:
     try:
         log.reopen()
     except OSError as exc:
-        say(f"the log cannot be reopened ({why(exc)}) and goes on in its old file")
+        say(f"the log cannot be reopened ({why(exc)}): records are still written to the old file")
     else:
         say("the log was reopened")

@@ -1,4 +1,4 @@
-"""An ASGI application as an origin in this process, on trio or on an asyncio loop of its own."""
+"""An ASGI application as the origin, in this process: on trio, or on an asyncio loop in its own thread."""
 
 from trio_tsconnect.asgi._origin import AsgiOrigin as AsgiOrigin
 from trio_tsconnect.asgi._origin import AsgiPlugin as AsgiPlugin

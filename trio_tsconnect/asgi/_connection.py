@@ -1,7 +1,8 @@
-"""One connection to an application: the requests that come on it, one after another.
+"""One connection to an application, which carries one request after another.
 
-The law: a call is a task of the origin's own nursery, not of whoever opened the connection. When the connection is dropped the call is told,
-and has time to end as it likes; when its response is complete it may go on (background tasks do) while the connection serves another request.
+Invariant: an HTTP call runs in the origin's own nursery (`Service.calls`), not in the task that opened the connection. When the connection
+is dropped, the call receives `http.disconnect` and gets `grace` seconds to end. When its response is complete, the call may continue
+(background tasks do) while the connection serves the next request.
 """
 
 from __future__ import annotations
@@ -24,40 +25,43 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name != "wsproto":
         raise
-    WebSocketExchange = None  # type: ignore[assignment,misc]  # the extra is not installed
+    WebSocketExchange = None  # type: ignore[assignment,misc]  # the extra `asgi` is not installed: upgrades are ordinary requests
 
-_LINGER = 2.0
+_LINGER = 2.0  # seconds to wait for the peer's close after the last response
 
 
 @attrs.frozen(kw_only=True)
 class Service:
-    """What all connections of an origin share while it runs."""
+    """The state that all connections of a running origin share."""
 
     application: Application
-    """The application."""
+    """The ASGI application."""
     loop: Loop
-    """Where it runs."""
+    """The event loop on which it runs."""
     calls: trio.Nursery
-    """Where its calls are waited for."""
+    """The nursery of the connections and calls."""
     state: dict[Any, Any]
-    """What it has put into the state of its lifespan."""
+    """The lifespan state. Each scope gets a shallow copy."""
     root_path: str
-    """The path that it is mounted at."""
+    """The path at which the application is mounted."""
     websockets: set[WebSocketExchange]
-    """Those that are open."""
+    """The WebSockets that are being served."""
     grace: float
-    """How long a call may go on without its client, in seconds."""
+    """Seconds that a call may continue after its client has disconnected."""
 
     async def call(self, scope: Scope, receive: Receive, send: Send, at_once: AtOnce, gone: Callable[[], bool]) -> bool:
-        """Call the application; whether it returned. What it raises is logged."""
+        """Call the application. Return True if it returned, False if it raised an exception, which is logged.
+
+        `gone` returns True if the client has disconnected; an exception is then logged as information and not as an error.
+        """
         try:
             await self.loop.call(self.application, scope, receive, send, at_once)
-        except BaseException as exc:  # noqa: BLE001 - sorted out
+        except BaseException as exc:  # noqa: BLE001 - sort_out separates the application's failure from what must be re-raised
             failure, passing = sort_out(exc)
             if passing is not None:
                 raise passing from None
-            if gone():  # then it is as good a way to end as any
-                logger.info("the application ended %s without its client: %r", scope["path"], failure)
+            if gone():  # frameworks often raise when the client has disconnected: that is no error of the application
+                logger.info("the application ended its call for %s after the client had disconnected: %r", scope["path"], failure)
             else:
                 logger.error("the application failed in %s", scope["path"], exc_info=failure)
             return False
@@ -65,11 +69,11 @@ class Service:
 
 
 class Connection:
-    """One connection; `run` serves it."""
+    """One connection. `run` serves it."""
 
     def __init__(self, service: Service, stream: trio.abc.Stream) -> None:
         self.released = trio.Event()
-        """Set when the stream is done with."""
+        """Set when the stream has been closed and is no longer used."""
         self._service = service
         self._stream = stream
         self._http = HTTP1Server(stream)
@@ -79,13 +83,16 @@ class Connection:
         self._on_gone: Callable[[], None] | None = None
 
     def drop(self) -> None:
-        """Whoever handed the stream over takes it back, or its peer is gone."""
+        """Tell the current call that its client has disconnected.
+
+        Called when the peer closes, and when the owner of the stream takes it back. Synchronous and idempotent.
+        """
         self._peer_gone = True
         if self._on_gone is not None:
             self._on_gone()
 
     async def run(self) -> None:
-        """Serve requests until the connection ends, and close it. Raises nothing but a cancellation."""
+        """Serve requests until the connection ends, then close it. Raises only `trio.Cancelled`."""
         self._watched = watch_peer(self._stream, lambda _reason: self.drop())
         try:
             while await self._http.wait_for_request() and await self._serve_one(await self._http.read_request()):
@@ -96,11 +103,11 @@ class Connection:
             pass
         finally:
             watch_peer(self._stream, None)
-            self.drop()
+            self.drop()  # a call that still runs must not wait for a client whose connection is closed
             try:
                 await close_gently(self._stream, 0.0 if self._http.input_ended else _LINGER)
             finally:
-                self.released.set()
+                self.released.set()  # also when cancelled: `AsgiOrigin.serve` waits for it
 
     async def _refuse(self, exc: BadRequest) -> None:
         text = f"{exc.detail}\n".encode()
@@ -113,7 +120,7 @@ class Connection:
             pass
 
     async def _serve_one(self, request: Request) -> bool:
-        """Whether another may follow."""
+        """Serve one request. Return True if the connection can carry another."""
         if WebSocketExchange is not None and _offers_websocket(request):
             await self._serve_websocket(request)
             return False
@@ -123,8 +130,8 @@ class Connection:
         self._tell(exchange.lost)
         service.calls.start_soon(_call, service, scope, exchange, name=f"ASGI {request.method} {scope['path']}")
         await exchange.finished.wait()
-        await exchange.settle()
-        self._on_gone = None
+        await exchange.settle()  # a `receive` of this call must not read from the stream beside the next request's parser
+        self._on_gone = None  # a later disconnect does not concern this call: its response is complete
         return exchange.persists
 
     async def _serve_websocket(self, request: Request) -> None:
@@ -145,7 +152,7 @@ class Connection:
 
     def _tell(self, lost: Callable[[], None]) -> None:
         self._on_gone = lost
-        if self._peer_gone:
+        if self._peer_gone:  # the peer left before this request had a callback, and `watch_peer` calls only once
             lost()
 
 
@@ -157,12 +164,12 @@ async def _call(service: Service, scope: Scope, exchange: HttpExchange) -> None:
                 logger.error("the application returned from %s before its response was complete", scope["path"])
         await exchange.conclude()
     except BaseException:
-        exchange.lost()
+        exchange.lost()  # sets `finished`, for which the connection waits
         raise
 
 
 def _offers_websocket(request: Request) -> bool:
-    """RFC 6455 §4.2.1, as far as it tells a handshake from another request."""
+    """Return True if this is a WebSocket handshake (RFC 6455 §4.2.1). The handshake's other fields are validated by `WebSocketExchange`."""
     return (
         request.method == "GET"
         and request.version == "1.1"

@@ -1,11 +1,11 @@
-"""One HTTP request as an application sees it: `receive` and `send`.
+"""`receive` and `send` of one HTTP request.
 
-The law: what the application sends is written and flushed before its `send` returns, and nothing is read that it has not asked for. So
-events go out as they happen, and back-pressure reaches it in both directions.
+Invariant: each body message is written and flushed before its `send` returns, and no part of the request body is read before the
+application calls `receive`. So events are sent as they happen, and back-pressure reaches the application in both directions.
 
-A client that has gone is told to the application as the specification has it, by `http.disconnect`; what it still sends goes nowhere. But it
-may not go on for ever: who streams to nobody, and has not listened, is cancelled at that `send`, and everybody else some time after the
-client has gone.
+When the client disconnects, `receive` returns `http.disconnect`, as the ASGI specification requires, and messages that the application
+still sends are dropped. The call is then limited in two ways. An application that continues to stream and has not received
+`http.disconnect` is cancelled at its next `send`. Any other is cancelled `grace` seconds after the client disconnected.
 """
 
 from __future__ import annotations
@@ -32,29 +32,33 @@ from trio_tsconnect.message import (
 )
 from trio_tsconnect.stream import HTTP1Server, IncompleteMessage, reset
 
-_MOST_AHEAD = 65536
+_MOST_AHEAD = 65536  # bytes: a message that has this many gets no further pieces, and pipelined input is buffered up to this size
 _LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Phase(enum.Enum):
-    """What the application is to send next."""
+    """The position in the response. The values end the error message for an unexpected ASGI message."""
 
     START = "before http.response.start"
-    BODY = "within the body"
-    TRAILERS = "before the trailers"
+    BODY = "within the response body"
+    TRAILERS = "before http.response.trailers"
     DONE = "after the response is complete"
 
 
 class HttpExchange:
-    """One request and its response. `watched`: the owner calls `lost` when the client goes, so nobody has to read in order to find out."""
+    """One request and its response.
+
+    `watched`: the owner calls `lost` when the client disconnects, so `receive` does not have to read from the stream to notice it.
+    `grace`: seconds that the call may continue after that.
+    """
 
     def __init__(self, http: HTTP1Server, request: Request, *, watched: bool, grace: float) -> None:
         self.finished = trio.Event()
-        """Set when the connection has no more to do with it: the response is complete, or cannot be completed."""
+        """Set when the response is complete or can no longer be completed. The connection is then done with this exchange."""
         self.call_scope = trio.CancelScope()
-        """The application's call."""
+        """The cancel scope of the application's call."""
         self.gone = False
-        """Whether the client is gone."""
+        """True if the client has disconnected."""
         self._http = http
         self._request = request
         self._watched = watched
@@ -64,7 +68,7 @@ class HttpExchange:
         self._trailers_follow = False
         self._framed = NO_BODY
         self._head_sent = False
-        self._left: int | None = None  # bytes that the content still has to have; None: as many as come
+        self._left: int | None = None  # bytes of content still to be sent; None without a Content-Length
         self._trailers = Headers()
         self._to_continue = expects_continue(request) and not http.body_complete
         self._body_received = False
@@ -75,17 +79,17 @@ class HttpExchange:
 
     @property
     def complete(self) -> bool:
-        """Whether the response was written to its end."""
+        """True if the whole response was sent, or dropped because the client had disconnected."""
         return self._phase is Phase.DONE
 
     @property
     def head_sent(self) -> bool:
-        """Whether there is no way back from the response that was begun."""
+        """True if the response head was sent. It can then no longer be replaced by another response."""
         return self._head_sent
 
     @property
     def persists(self) -> bool:
-        """Whether the connection may carry another request."""
+        """True if the connection can carry another request."""
         return (
             not self.gone
             and self.complete
@@ -97,17 +101,17 @@ class HttpExchange:
         )
 
     def at_once(self) -> Message | None:
-        """What `receive` would return without waiting."""
+        """Return `http.disconnect` if `receive` would return it without waiting, else None. May be called from another thread."""
         if self.gone:
             self._told = True
         return {"type": "http.disconnect"} if self.gone or self.complete else None
 
     def lost(self) -> None:
-        """The client is gone. Synchronous; idempotent."""
+        """Note that the client has disconnected, and give the call `grace` seconds to end. Synchronous and idempotent."""
         if self.gone:
             return
         self.gone = True
-        self._told = self._waiting is not None  # somebody listens, and will be told
+        self._told = self._waiting is not None  # a `receive` is waiting and returns http.disconnect
         if not self.complete:
             self.call_scope.deadline = trio.current_time() + self._grace
         self._end()
@@ -118,14 +122,18 @@ class HttpExchange:
             self._waiting.cancel()
 
     async def settle(self) -> None:
-        """Wait until nobody reads the stream on behalf of the application any more."""
+        """Wait until no `receive` of the application is reading from the stream."""
         async with self._receiving:
             pass
 
     # ------------------------------------------------------------------------------------------------------------------ receive
 
     async def receive(self) -> Message:
-        """The application's `receive`: the request body as it comes, then, when it is over, `http.disconnect`. A cancelled one loses nothing."""
+        """Return the next message. This is the application's `receive`.
+
+        Returns the request body as it arrives. After that it waits until the client disconnects or the response is complete, and returns
+        `http.disconnect`. A cancelled `receive` loses no data.
+        """
         if (message := self.at_once()) is not None:
             return message
         async with self._receiving:
@@ -148,13 +156,15 @@ class HttpExchange:
                 self._http.queue_response(Response(100), NO_BODY)
                 await self._http.drain()
         data = bytes(await self._http.receive_body())
-        # what is at hand comes along, and with it the news that it was the last
+        # Add the pieces that are already buffered. So a small body is one message, with `more_body` false.
         while len(data) < _MOST_AHEAD and not self._http.body_complete and (piece := self._http.body_piece()):
             data += piece
         self._body_received = self._http.body_complete
         return {"type": "http.request", "body": data, "more_body": not self._body_received}
 
     async def _wait_for_the_end(self) -> None:
+        # Reading is the only way to notice that an unwatched peer has closed. Pipelined requests are buffered up to the limit; then only
+        # wait.
         while not self._watched and self._http.buffered < _MOST_AHEAD:
             if not await self._http.fill():
                 self.lost()
@@ -164,7 +174,12 @@ class HttpExchange:
     # --------------------------------------------------------------------------------------------------------------------- send
 
     async def send(self, message: Message) -> None:
-        """The application's `send`. What is not in order raises here: `RuntimeError`, or `TypeError` or `ValueError` naming the value."""
+        """Send a message, and return when it was written and flushed. This is the application's `send`.
+
+        Raises `RuntimeError` for a message that is not allowed at this point or a body that does not match its Content-Length, and
+        `TypeError` or `ValueError` for an invalid value. Drops the message if the client has disconnected. Cancellation during a write
+        breaks the connection.
+        """
         async with self._sending:
             match self._phase, message["type"]:
                 case Phase.START, "http.response.start":
@@ -176,17 +191,17 @@ class HttpExchange:
                 case Phase.TRAILERS, "http.response.trailers":
                     await self._trailer_fields(message)
                 case phase, kind:
-                    raise RuntimeError(f"the ASGI message {kind!r} has no place {phase.value}")
+                    raise RuntimeError(f"unexpected ASGI message {kind!r} {phase.value}")
 
     def _start(self, message: Message) -> None:
         status = int(message["status"])
         if not 200 <= status <= 599:
-            raise ValueError(f"the status of a response is within 200..599, not {status}")
+            raise ValueError(f"the status of a response must be within 200..599, not {status}")
         headers = Headers([(bytes(name), bytes(value)) for name, value in message.get("headers", ())])
-        headers.remove((b"transfer-encoding",))  # the server's own
+        headers.remove((b"transfer-encoding",))  # ASGI: the server chooses the framing, and ignores this field of the application
         length = headers.get("content-length")
         if length is not None and not (length.isascii() and length.isdigit()):
-            raise ValueError(f"Content-Length is a number, not {length!r}")
+            raise ValueError(f"Content-Length must be a decimal number, not {length!r}")
         self._response = Response(status, headers)
         self._trailers_follow = bool(message.get("trailers", False))
         self._phase = Phase.BODY
@@ -200,7 +215,8 @@ class HttpExchange:
     async def _body(self, message: Message) -> None:
         data = message.get("body", b"")
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"the body of an ASGI message is bytes, not {type(data).__name__}")
+            raise TypeError(f"the body of an ASGI message must be bytes, not {type(data).__name__}")
+        # `late` is read before the write: an application whose client disconnects during this `send` gets the chance to receive that first.
         more, late = bool(message.get("more_body", False)), self.gone
         if not self._head_sent:
             self._send_head(len(data), more=more)
@@ -259,26 +275,30 @@ class HttpExchange:
             await self._http.drain()
         except _LOST:
             self.lost()
-        except trio.Cancelled:  # nobody knows how much was written: there is no going on
-            reset(self._http.stream, "the application gave up writing")
+        except trio.Cancelled:  # an unknown part was written, so nothing that follows on this connection would be framed correctly
+            reset(self._http.stream, "the application's write was cancelled")
             self.lost()
             raise
 
     async def _give_up(self) -> None:
-        if self._told:  # it knows, and can end what it does where it does it, which no cancellation in here can
+        if self._told:  # it has http.disconnect, and ends by itself within `grace`; to cancel it here would interrupt its clean-up
             await trio.lowlevel.checkpoint()
             return
         self.call_scope.cancel()
         await trio.lowlevel.checkpoint()
-        raise ClientDisconnected("the client has gone")  # the application has shielded itself
+        raise ClientDisconnected("the client has disconnected")  # reached only if the application shields itself from cancellation
 
     # ---------------------------------------------------------------------------------------------------------------- afterwards
 
     async def conclude(self) -> None:
-        """The application has ended, well or not: a response that it has not begun is a 500, one that it has not ended is cut."""
+        """Finish the response after the application has ended.
+
+        Sends a 500 if the head was not sent. Breaks the connection if the response is incomplete, so the client cannot take it for
+        complete.
+        """
         if not self.gone and not self.complete:
             if self._head_sent:
-                reset(self._http.stream, "the application failed within a response")  # after what it has sent
+                reset(self._http.stream, "the application ended within a response")
                 self.lost()
             else:
                 self._phase = Phase.START
@@ -286,7 +306,7 @@ class HttpExchange:
         self._end()
 
     async def answer(self, status: int, text: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        """A whole response, instead of the application's."""
+        """Send a complete text response in place of the application's. It closes the connection."""
         fields: list[Any] = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Connection", b"close"), *headers]
         await self.send({"type": "http.response.start", "status": status, "headers": fields})
         await self.send({"type": "http.response.body", "body": text})

@@ -1,7 +1,8 @@
-"""The application as an origin: it runs as long as `run` does, and serves whatever stream it is handed.
+"""An ASGI application as an origin. It runs as long as `AsgiOrigin.run` and answers on any stream that `AsgiOrigin.serve` is given.
 
-The law: everything that the application does lives in the task of `run`: its lifespan, its calls, its loop. Nothing of it is left when
-that has ended, and it ends in bounded time.
+Invariant: the lifespan, the calls and the loop of the application live inside `run`. When `run` has ended, nothing of the application still
+runs, except an asyncio call or thread that did not end in time: it is abandoned, and an error is logged. After a cancellation `run` ends in
+bounded time if the application does not shield itself from cancellation on trio.
 """
 
 from __future__ import annotations
@@ -22,59 +23,63 @@ from trio_tsconnect.stream import close_now
 
 @public("trio_tsconnect.asgi")
 class LifespanFailed(Exception):
-    """The application has said that it cannot start up; the text is its reason."""
+    """The application could not start up. The text is the reason that it gave."""
 
 
 @public("trio_tsconnect.asgi")
 class AsgiOrigin:
     """An ASGI 3 application that answers HTTP/1.1 on any stream, in this process.
 
-    `loop`: "trio" calls the application on trio; "asyncio" on an asyncio loop in a thread of its own, for applications that use asyncio.
-    `root_path`: where it is mounted, as the `root_path` of its scopes. `grace`: how many seconds a call may go on once its client has gone, and all
-    of them together, and then the shutdown, once `run` is cancelled; what is longer is cancelled.
+    `loop`: "trio" calls the application on trio; "asyncio" calls it on an asyncio loop in its own thread, for applications that use
+    asyncio. `root_path`: the path at which the application is mounted, as in the `root_path` of its scopes; "" or "/..." without a "/" at
+    the end.
 
-    Either give `plugin()` to a proxy or a remap rule, or start `run` in a nursery and give `serve` to whatever has streams. In a
-    configuration file it is `to = "asgi:package.module:app"`.
+    `grace`: a limit in seconds for each of three things: a call whose client has disconnected; all calls together once `run` is cancelled;
+    and then the application's shutdown. Calls that take longer are cancelled.
+
+    Either give `plugin()` to a proxy or to a remap rule, or start `run` in a nursery and call `serve` with streams. In a configuration
+    file, write `to = "asgi:package.module:app"`.
     """
 
     def __init__(
         self, application: Application, *, loop: Literal["trio", "asyncio"] = "trio", root_path: str = "", grace: float = 10.0
     ) -> None:
         if not callable(application):
-            raise TypeError(f"an ASGI application is callable, and {application!r} is not")
+            raise TypeError(f"an ASGI application must be callable, not {application!r}")
         if loop not in ("trio", "asyncio"):
             raise ValueError(f'loop must be "trio" or "asyncio", not {loop!r}')
         if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
-            raise ValueError(f'root_path must be "" or begin with / and not end with it, not {root_path!r}')
-        if not grace >= 0:
-            raise ValueError(f"grace must be a number of seconds, not {grace!r}")
+            raise ValueError(f'root_path must be "" or begin with "/" and not end with "/", not {root_path!r}')
+        if not grace >= 0:  # also false for NaN
+            raise ValueError(f"grace must be a number of seconds of at least 0, not {grace!r}")
         self._application = application
         self._loop_name: Literal["trio", "asyncio"] = loop
         self._root_path = root_path
         self._grace = grace
         self._running = False
-        self._why_not = "it has not been started: run() must be running"
+        self._why_not = "it was not started: run() must be running"
         self._decided = trio.Event()
         self._service: Service | None = None
 
     def plugin(self, host: str | None = None) -> AsgiPlugin:
-        """A plugin that runs the application while the proxy is open, and makes it the origin of the transactions that it is asked about.
+        """Return a plugin that runs the application while the proxy is open and makes it the origin of transactions.
 
-        These are all of the proxy's, or of a remap rule's where it is one of the rule's plugins; with `host` only those whose target, once
-        remapped, is on that host.
+        As a plugin of the proxy it takes all transactions; as a plugin of a remap rule, those of that rule. With `host` it takes only those
+        whose target after remap is on that host. It never takes a CONNECT.
         """
         return AsgiPlugin(self, host)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the application up, and serve until cancelled; then let its calls end, and shut it down.
+        """Start the application, and serve until cancelled. Then wait for its calls and shut it down, each for at most `grace` seconds.
 
-        `task_status.started()` once it has started up. `LifespanFailed` when it cannot; `RuntimeError` when it is running already.
+        Calls `task_status.started()` when the application has started up. Raises `LifespanFailed` if the startup fails, and `RuntimeError`
+        if the origin is running already.
         """
         if self._running:
             raise RuntimeError(f"{self!r} is running already")
         self._running = True
         self._decided = trio.Event()
-        self._why_not = "it is ending"
+        self._why_not = "it is stopping"
         loop = AsyncioLoop() if self._loop_name == "asyncio" else TrioLoop()
         lifespan = Lifespan(self._application, loop)
         try:
@@ -85,6 +90,7 @@ class AsgiOrigin:
                     if lifespan.failure is None:
                         await self._serve_calls(nursery, loop, lifespan, task_status)
                 finally:
+                    # Shielded, so that the application is shut down also when `run` is cancelled. `end` is bounded by `grace`.
                     with trio.CancelScope(shield=True):
                         await lifespan.end(self._grace)
             if lifespan.failure is not None:
@@ -92,9 +98,10 @@ class AsgiOrigin:
                 raise LifespanFailed(lifespan.failure)
         finally:
             self._running = False
-            self._decided.set()
+            self._decided.set()  # wakes every `serve` that still waits for the startup
 
     async def _serve_calls(self, nursery: trio.Nursery, loop: Loop, lifespan: Lifespan, task_status: trio.TaskStatus[None]) -> None:
+        # Shielded, so that calls get `grace` seconds after `run` is cancelled. The deadline set below cancels them then.
         calls_scope = trio.CancelScope(shield=True)
         opened, closing, ended = trio.Event(), trio.Event(), trio.Event()
 
@@ -113,11 +120,11 @@ class AsgiOrigin:
                         )
                         opened.set()
                         await closing.wait()
-                        self._service = None
+                        self._service = None  # first: from here on `serve` must not start connections in this nursery
             finally:
                 ended.set()
 
-        # Not `nursery.start`: cancelled, it would wait for a task that is shielded and waits for `closing`.
+        # Not `nursery.start`: when cancelled, it would wait for a shielded task that waits for `closing`, which is set only below.
         nursery.start_soon(hold, name="ASGI calls")
         try:
             await opened.wait()
@@ -131,15 +138,18 @@ class AsgiOrigin:
                 await ended.wait()
 
     def go_away(self) -> None:
-        """Tell the clients of open WebSockets that the server goes away (close code 1001, RFC 6455 §7.4.1), and the application that they left."""
+        """Close every open WebSocket with code 1001 (RFC 6455 §7.4.1). The application receives `websocket.disconnect` with this code.
+
+        Synchronous: it starts tasks that send the close frames.
+        """
         for exchange in list(self._service.websockets) if self._service is not None else ():
             exchange.go_away()
 
     async def serve(self, stream: trio.abc.Stream) -> None:
-        """Answer the requests that come on a stream, one after another, and close it: a handler for `trio.serve_listeners`, and for `txn.intercept`.
+        """Answer the requests on a stream, one after another, then close it. A handler for `trio.serve_listeners` and for `txn.intercept`.
 
-        Waits for the startup. `RuntimeError` when the application does not run. When this is cancelled the connection is closed, and its call is
-        told that the client has gone.
+        Waits for the startup of the application. Raises `RuntimeError` if it is not running. Cancellation closes the stream; the current
+        call receives `http.disconnect` or `websocket.disconnect`.
         """
         try:
             if self._running:
@@ -165,20 +175,20 @@ class AsgiOrigin:
 
 @public("trio_tsconnect.asgi")
 class AsgiPlugin(Plugin):
-    """An application's part in a proxy; made by `AsgiOrigin.plugin`."""
+    """The plugin that `AsgiOrigin.plugin` returns: it makes the application the origin of transactions."""
 
     def __init__(self, origin: AsgiOrigin, host: str | None) -> None:
         self._origin = origin
         self._host = None if host is None else host.lower()
 
     async def run(self, proxy: Proxy) -> None:
-        """Run the application while the proxy is open; when it drains, its WebSockets are told."""
+        """Run the application while the proxy is open. When the proxy drains, close the WebSockets with code 1001."""
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._say_goodbye, proxy)
             try:
                 await self._origin.run()
-            except Exception as exc:  # noqa: BLE001 - raised again, in no group
+            except Exception as exc:  # noqa: BLE001 - raised below, outside the nursery, which would wrap it in a group
                 failure = exc
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -189,8 +199,8 @@ class AsgiPlugin(Plugin):
         self._origin.go_away()
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Be the origin."""
-        if txn.request.method == "CONNECT":  # a tunnel to somewhere else
+        """Intercept the transaction, unless it is a CONNECT or its target is on another host."""
+        if txn.request.method == "CONNECT":  # a tunnel to another server, not a request for the application
             return
         if self._host is None or TargetURI.parse(txn.request.target).host == self._host:
             txn.intercept(self._origin.serve)

@@ -1,4 +1,4 @@
-"""The scope of a call: a request head in the words of the specification."""
+"""The ASGI scope of a call, built from a request head."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trio_tsconnect.message import Request, TargetURI, parse_authority, split_li
 from trio_tsconnect.stream import ClientInfo
 
 ASGI = {"version": "3.0", "spec_version": "2.3"}
-"""2.3 and not 2.4: an application learns from `receive` that its client has gone, and frameworks then cancel what still streams."""
+"""Version 2.3 and not 2.4: with 2.3 frameworks wait in `receive` for `http.disconnect`, and cancel a streaming response when it arrives."""
 
 
 def http_scope(request: Request, client: ClientInfo, *, root_path: str, state: dict[Any, Any]) -> Scope:
-    """The scope of an HTTP request."""
+    """Return the scope of an HTTP request."""
     return _scope("http", client.scheme, request, client, root_path, state) | {
         "method": request.method.upper(),
         "extensions": {"http.response.trailers": {}, "http.response.early_hint": {}},
@@ -22,7 +22,7 @@ def http_scope(request: Request, client: ClientInfo, *, root_path: str, state: d
 
 
 def websocket_scope(request: Request, client: ClientInfo, *, root_path: str, state: dict[Any, Any]) -> Scope:
-    """The scope of a WebSocket handshake."""
+    """Return the scope of a WebSocket handshake."""
     scheme = "wss" if client.scheme == "https" else "ws"
     return _scope("websocket", scheme, request, client, root_path, state) | {
         "subprotocols": split_list(request.headers.get("sec-websocket-protocol", "")),
@@ -54,7 +54,7 @@ def _origin_form(target: str) -> str:
     try:
         return TargetURI.parse(target).path
     except ValueError:
-        return target  # "*" of OPTIONS
+        return target  # OPTIONS with the target "*"
 
 
 def _client_address(client: ClientInfo) -> tuple[str, int] | None:

@@ -1,6 +1,6 @@
-"""What an application is, and the few things that all kinds of calls have in common.
+"""The types of an ASGI application, and what HTTP, WebSocket and lifespan calls have in common.
 
-Sources: https://asgi.readthedocs.io/en/latest/specs/main.html and the specifications beside it.
+Sources: https://asgi.readthedocs.io/en/latest/specs/main.html and the HTTP, WebSocket and lifespan specifications beside it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,31 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
-"""An ASGI 3 application: `await application(scope, receive, send)`. Any, for frameworks disagree in how they type these."""
+"""An ASGI 3 application: `await application(scope, receive, send)`. The arguments are `Any` because frameworks type them differently."""
 AtOnce = Callable[[], Message | None]
-"""What `receive` would return without waiting, if it is known; it may be asked from another thread."""
+"""A function that returns what `receive` would return without waiting, or None if that is not known. May be called from another thread."""
 
 
 @public("trio_tsconnect.asgi")
 class ClientDisconnected(OSError):
-    """The application has sent something to a client that has gone."""
+    """The application sent a message after its client had disconnected."""
 
 
 class Loop(Protocol):
-    """Where an application runs."""
+    """The event loop on which an application runs."""
 
     def open(self) -> AbstractAsyncContextManager[None]:
-        """For the length of a block calls may be made."""
+        """Start the loop. `call` may be used inside the block of this context manager."""
         ...
 
     async def call(self, application: Application, scope: Scope, receive: Receive, send: Send, at_once: AtOnce) -> None:
-        """Call the application there; `receive` and `send` are run here. Raises what it raises; a cancellation cancels the application."""
+        """Call the application on this loop. `receive` and `send` run on the caller's trio loop.
+
+        Raises what the application raises. Cancelling this call cancels the application.
+        """
         ...
 
 
 def nothing_yet() -> Message | None:
-    """An `AtOnce` that never knows."""
+    """Return None. This is an `AtOnce` for calls whose next message is never known in advance."""
     return None

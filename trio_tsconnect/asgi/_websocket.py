@@ -1,7 +1,7 @@
-"""A WebSocket as an application sees it, over the connection that its handshake came on. Frames are wsproto's business (RFC 6455).
+"""`receive` and `send` of one WebSocket, on the connection of its handshake. wsproto parses and builds the frames (RFC 6455).
 
-The law: messages are read ahead by one, so pings are answered and a close is noticed while the application is busy, and a client that sends
-faster than the application reads has to wait.
+A background task reads frames, and buffers at most one message for the application; with a second one it waits. So pings are answered and a
+close is noticed while the application is busy, and a client that sends faster than the application receives is blocked by flow control.
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ from trio_tsconnect.message import Headers, Request
 from trio_tsconnect.stream import HTTP1Server
 
 _READ_SIZE = 65536
-_LARGEST = 16 << 20
-_CLOSE_TIMEOUT = 2.0
+_LARGEST = 16 << 20  # the largest message from a client: bytes, or characters of a text
+_CLOSE_TIMEOUT = 2.0  # seconds to wait for the client's close frame after the application has ended
 _LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
-_ABNORMAL = 1006  # RFC 6455 §7.1.5: there was no close frame
+_ABNORMAL = 1006  # RFC 6455 §7.1.5: no close frame was received
 
 
 class Phase(enum.Enum):
-    """What has become of the handshake."""
+    """The state of the WebSocket. The values end the error message for an unexpected ASGI message."""
 
     CONNECTING = "before websocket.accept"
-    OPEN = "on an open connection"
-    REFUSING = "within a refusal"
+    OPEN = "on an open WebSocket"
+    REFUSING = "within a websocket.http.response"
     CLOSED = "after websocket.close"
 
 
 class WebSocketExchange:
-    """One WebSocket. `refusal` is what answers a handshake that the application does not accept."""
+    """One WebSocket.
+
+    `refusal`: the HTTP exchange that answers the handshake if the application does not accept it. `grace`: seconds that the call may
+    continue after the client has disconnected.
+    """
 
     def __init__(self, http: HTTP1Server, request: Request, refusal: HttpExchange, *, grace: float) -> None:
         self.gone = False
-        """Whether no message can come from the client any more."""
+        """True if no further message can arrive from the client: it has sent a close frame, or the connection is broken."""
         self._http = http
         self._stream = http.stream
         self._request = request
@@ -57,16 +61,16 @@ class WebSocketExchange:
         self._call_scope = trio.CancelScope()
         self._ended = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._parts: list[Any] = []  # of the message that is coming in: all str, or all bytes
+        self._parts: list[Any] = []  # of the message that is being received: all str, or all bytes
         self._size = 0
         self._put, self._messages = trio.open_memory_channel[Message](1)
 
     def at_once(self) -> Message | None:
-        """What `receive` would return without waiting: never known, for a message may have come before the end."""
+        """Return None: messages received before the close may still be buffered, so the next message is not known here."""
         return None
 
     async def run(self, call: Callable[[], Awaitable[bool]]) -> None:
-        """Serve it: `call` calls the application, and says whether it returned."""
+        """Serve the WebSocket until it is closed. `call` calls the application, and returns True if the application returned."""
         if not await self._begin():
             return
         async with trio.open_nursery() as nursery:
@@ -78,7 +82,7 @@ class WebSocketExchange:
             nursery.cancel_scope.cancel()
 
     async def _begin(self) -> bool:
-        """Whether the handshake is sound (RFC 6455 §4.2.1); refuses one that is not."""
+        """Return True if the handshake is valid (RFC 6455 §4.2.1). Otherwise answer it with an error status and return False."""
         wanted = (b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol")
         fields = [(name, value) for _, name, value in self._request.headers.fields if name in wanted]
         try:
@@ -90,7 +94,10 @@ class WebSocketExchange:
         return True
 
     def lost(self) -> None:
-        """The client is gone. Synchronous; idempotent."""
+        """Note that the connection is broken: the application receives `websocket.disconnect` with code 1006.
+
+        Synchronous and idempotent.
+        """
         self._refusal.lost()
         self._end(_ABNORMAL, "")
 
@@ -104,7 +111,10 @@ class WebSocketExchange:
         self._call_scope.deadline = min(self._call_scope.deadline, trio.current_time() + self._grace)
 
     def go_away(self) -> None:
-        """The server goes away: say so to the client, and to the application that its client is gone. Synchronous."""
+        """Send a close frame with code 1001 to the client, and `websocket.disconnect` to the application.
+
+        Does nothing if not open. Synchronous.
+        """
         if self._phase is Phase.OPEN and self._nursery is not None and not self.gone:
             self._nursery.start_soon(self._go_away, name="WebSocket goes away")
 
@@ -115,7 +125,10 @@ class WebSocketExchange:
     # ------------------------------------------------------------------------------------------------------------------ receive
 
     async def receive(self) -> Message:
-        """The application's `receive`."""
+        """Return the next message. This is the application's `receive`.
+
+        Returns `websocket.connect`, then the messages of the client, and `websocket.disconnect` once it has disconnected.
+        """
         if not self._told_to_connect:
             self._told_to_connect = True
             return {"type": "websocket.connect"}
@@ -135,8 +148,8 @@ class WebSocketExchange:
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
     async def _read(self) -> None:
-        """Read frames until there will be no more."""
-        data = self._http.take_buffer()
+        """Read frames until the client closes or the connection breaks."""
+        data = self._http.take_buffer()  # frames that arrived together with the handshake
         try:
             while True:
                 if data:
@@ -170,7 +183,7 @@ class WebSocketExchange:
             case CloseConnection():
                 if self._ws.state is ConnectionState.REMOTE_CLOSING:
                     await self._write(event.response())
-                elif self._ws.state is ConnectionState.OPEN:  # wsproto's own verdict on a frame that is not sound
+                elif self._ws.state is ConnectionState.OPEN:  # not from the client: wsproto's close frame for an invalid frame
                     await self._write(event)
                 self._end(int(event.code), event.reason or "")
 
@@ -178,12 +191,16 @@ class WebSocketExchange:
         try:
             await self._put.send(message)
         except trio.BrokenResourceError:
-            pass  # the application has ended; what matters still is the close frame
+            pass  # the application has ended: drop the message, and read on until the close frame
 
     # --------------------------------------------------------------------------------------------------------------------- send
 
     async def send(self, message: Message) -> None:
-        """The application's `send`. `ClientDisconnected`, an OSError, when the client has gone; `RuntimeError` when it is not in order."""
+        """Send a message, and return when it was written and flushed. This is the application's `send`.
+
+        Raises `ClientDisconnected`, an `OSError`, if the client has disconnected, and `RuntimeError` for a message that is not allowed at
+        this point.
+        """
         match self._phase, message["type"]:
             case Phase.CONNECTING, "websocket.accept":
                 await self._accept(message)
@@ -199,15 +216,15 @@ class WebSocketExchange:
                 self._phase = Phase.CLOSED
                 await self._write(CloseConnection(code=message.get("code", 1000), reason=message.get("reason") or ""))
             case phase, kind:
-                raise RuntimeError(f"the ASGI message {kind!r} has no place {phase.value}")
+                raise RuntimeError(f"unexpected ASGI message {kind!r} {phase.value}")
 
     async def _accept(self, message: Message) -> None:
         if self.gone:
-            raise ClientDisconnected("the client has gone")
+            raise ClientDisconnected("the client has disconnected")
         extra = Headers([(bytes(name), bytes(value)) for name, value in message.get("headers", ())])
         accept = AcceptConnection(subprotocol=message.get("subprotocol"), extra_headers=[(name, value) for _, name, value in extra.fields])
         if not await self._write(accept):
-            raise ClientDisconnected("the client has gone")
+            raise ClientDisconnected("the client has disconnected")
         self._phase = Phase.OPEN
         assert self._nursery is not None
         self._nursery.start_soon(self._read, name="WebSocket reader")
@@ -216,10 +233,10 @@ class WebSocketExchange:
         data = message.get("bytes")
         event: Event = TextMessage(data=message["text"]) if data is None else BytesMessage(data=bytes(data))
         if not await self._write(event):
-            raise ClientDisconnected("the client has gone")
+            raise ClientDisconnected("the client has disconnected")
 
     async def _write(self, event: Event) -> bool:
-        """Write a frame; whether it could be."""
+        """Write a frame and flush it. Return False if the client has disconnected or the close frames were exchanged already."""
         async with self._sending:
             if self.gone:
                 return False
@@ -227,8 +244,8 @@ class WebSocketExchange:
                 data = self._ws.send(event)
             except LocalProtocolError:
                 if self._phase is Phase.CONNECTING:
-                    raise  # the application's fault: a subprotocol that was not offered, say
-                return False  # the close frames have crossed
+                    raise  # an error of the application, such as a subprotocol that the client did not offer
+                return False  # the close frames of both sides have crossed
             try:
                 await self._stream.send_all(data)
                 if (flush := getattr(self._stream, "flush", None)) is not None:
@@ -241,7 +258,11 @@ class WebSocketExchange:
     # ---------------------------------------------------------------------------------------------------------------- afterwards
 
     async def _conclude(self, returned: bool) -> None:
-        """The application has ended: say goodbye, if it has not, and wait a little for the client to do so."""
+        """Close the WebSocket after the application has ended.
+
+        Sends a close frame if the application has not: 1000 if it returned, 1011 if it failed. Then waits at most `_CLOSE_TIMEOUT` seconds
+        for the client's close frame. A handshake that was not accepted is answered by `refusal`.
+        """
         self._call_scope.deadline = math.inf
         match self._phase:
             case Phase.CONNECTING | Phase.REFUSING:
@@ -253,12 +274,12 @@ class WebSocketExchange:
             case Phase.CLOSED:
                 pass
         with trio.move_on_after(_CLOSE_TIMEOUT):
-            self._messages.close()  # what still comes is not for anybody
+            self._messages.close()  # unblocks the reader, which may be waiting to deliver a message and must see the close frame
             await self._ended.wait()
 
 
 def _message(parts: list[Any]) -> Message:
-    # the kind that it is not is absent: the specification allows that, and some frameworks ask by `in`
+    # Only one of the keys "text" and "bytes" is present. The specification allows this, and some frameworks test for the key with `in`.
     if isinstance(parts[0], str):
         return {"type": "websocket.receive", "text": "".join(parts)}
     return {"type": "websocket.receive", "bytes": b"".join(parts)}

@@ -1,3 +1,3 @@
-"""HTTP clients of others that ride `connect()`: each a transport for a library that its extra installs."""
+"""Transports that let third-party HTTP clients send their requests over `connect()`. Each needs the extra that installs its library."""
 
 from trio_tsconnect.clients._extras import HttpxTransport as HttpxTransport

@@ -1,4 +1,4 @@
-"""Which of the libraries are here. What needs one that is missing is still there by name, and says what to install when it is called."""
+"""Import the transports whose libraries are installed. A transport without its library is a function that raises and names the extra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 else:
 
     def _stand_in(name: str, extra: str, missing: ModuleNotFoundError) -> Any:
-        if missing.name != extra:
+        if missing.name != extra:  # a module is missing inside the library: do not hide that
             raise missing
 
         def needs_extra(*args: Any, **kwargs: Any) -> NoReturn:

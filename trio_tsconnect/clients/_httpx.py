@@ -1,18 +1,20 @@
 """An httpx transport on virtual connections: `httpx.AsyncClient(transport=HttpxTransport(proxy))`.
 
-The law: one request, one virtual connection. It is closed when the response was read to its end, and broken when it was not, so whatever
-ends a request early (a cancellation, a timeout, a response that is closed or given up) also ends its transaction.
+Invariant: each request has its own virtual connection. The connection is closed if the response was read to its end, and aborted otherwise.
+So anything that ends a request early (a cancellation, a timeout, a response that is closed unread) also ends its transaction.
 
 Theory of operation
 -------------------
 
-A request body may be longer than the response takes: a client may send as it reads, in both directions at once. So something has to send
-while the caller has the response, and that is a task, and a task has to live in a nursery. httpx offers one place for it: its client enters the
-transport, so `async with httpx.AsyncClient(...)` is the block in which senders live. A client that is used without `async with` has no
-such block; then a request is sent to its end before the response is handed over, as httpx's own transport always does. (Meanwhile the
-response is read as far as its head, so an early refusal is not missed.)
+A request body may take longer than its response: a client may send and receive at the same time. So a task must send the body while the
+caller reads the response, and a task needs a nursery. httpx has one place for a nursery: its client enters the transport, so
+`async with httpx.AsyncClient(...)` is the block in which the senders live.
 
-The sender never raises. What it meets it notes, and breaks the connection; the reader then finds it there.
+A client that is used without `async with` has no such block. Then a request is sent to its end before the response is returned, as httpx's
+own transport always does. The response head is read meanwhile, so an early refusal is not missed.
+
+Invariant: a sender never raises into the nursery, where it would cancel the requests of others. It stores its exception and aborts the
+connection. The reader notices the abort and raises the stored exception.
 """
 
 from __future__ import annotations
@@ -29,29 +31,32 @@ from trio_tsconnect._util import public
 from trio_tsconnect.clients._httpx_exchange import Exchange, ResponseStream, make_head
 from trio_tsconnect.message import Body, Framing, Response
 
-_AT_ONCE = 16384  # a body up to here fits the window of a fresh connection together with its head: writing it cannot block
+_AT_ONCE = 16384  # bytes: a body up to this size and its head fit into the buffer of a new connection, so writing them cannot block
 
 
 class Opener(Protocol):
-    """What opens virtual connections: a `Proxy`, or a `Transaction`, whose children the requests then are."""
+    """An object that opens virtual connections: a `Proxy`, or a `Transaction`. Requests on the latter's connections are its children."""
 
     def connect(self, options: ConnectOptions, /) -> VirtualConnection:
-        """As `Proxy.connect`."""
+        """Open a virtual connection, as `Proxy.connect` does."""
         ...
 
 
 @public("trio_tsconnect.clients")
 class HttpxTransport(httpx.AsyncBaseTransport):
-    """A transport for `httpx.AsyncClient` that sends each request over a virtual connection of its own.
+    """A transport for `httpx.AsyncClient` that sends each request over its own virtual connection.
 
-    `opener`: a `Proxy`, or a `Transaction`, whose children the requests then are. `tag` and `id` are those of `ConnectOptions`, for the log;
-    `ValueError` when they are out of range. There is no TLS: an https:// URL is written into the request line in absolute form, and the proxy
-    decides what to do with it.
+    `opener`: a `Proxy`, or a `Transaction`, whose children the requests then are. `tag` and `id` are those of `ConnectOptions`, for the
+    log; raises `ValueError` if they are out of range. There is no TLS: an https:// URL is written into the request line in absolute form,
+    and the proxy decides how to forward it.
 
-    Request bodies are sent while the response is read if the client is used in `async with`; otherwise before it is handed over. httpx's read
-    timeout counts once the request has been sent, and its write timeout counts each write; connecting takes no time, so the other two never
-    pass. Errors are httpx's: `ConnectError` when the connection is refused, `ReadError` when it breaks, `RemoteProtocolError` when the
-    response is cut short, `LocalProtocolError` when the request cannot be sent as it is. What a request body raises comes out as it is.
+    If the client is used with `async with`, a request body is sent while the response is read; otherwise it is sent before the response is
+    returned. httpx's read timeout starts when the request has been sent. Its write timeout applies to each write. Its connect and pool
+    timeouts never expire, because connecting takes no time.
+
+    Errors are httpx's: `ConnectError` if the connection is refused, `ReadError` if it breaks, `RemoteProtocolError` if the response is
+    invalid or incomplete, `LocalProtocolError` if the request is not valid HTTP. Exceptions of a request body's iterator are raised
+    unchanged.
     """
 
     def __init__(self, opener: Opener, *, tag: str | None = None, id: int = 0) -> None:
@@ -62,7 +67,7 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         self._nursery: trio.Nursery | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and return its response when the head has come."""
+        """Send a request, and return the response when its head was received. Cancellation aborts the connection and its transaction."""
         head, body = make_head(request)
         stream = cast(httpx.AsyncByteStream, request.stream)
         try:
@@ -74,8 +79,8 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         try:
             exchange.http.queue_request(head, body)
             response = await self._exchange(exchange, stream, body)
-        except BaseException:
-            exchange.end("the request was given up")
+        except BaseException:  # a cancellation too: the transaction must not outlive its request
+            exchange.end("the request was abandoned")
             raise
         return httpx.Response(
             response.status,
@@ -97,9 +102,9 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         return await _send_and_read_head(exchange, stream, body)
 
     async def __aenter__(self) -> Self:
-        """Open the block in which request bodies are sent."""
+        """Open the nursery that sends request bodies. Raises `RuntimeError` if it is open already."""
         if self._senders is not None:
-            raise RuntimeError("this HttpxTransport is open already: give each client one of its own")
+            raise RuntimeError("this HttpxTransport is open already: give each client its own transport")
         self._senders = trio.open_nursery()
         self._nursery = await self._senders.__aenter__()
         return self
@@ -110,14 +115,15 @@ class HttpxTransport(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Break what is still open, and end the block."""
+        """Abort the connections that are still open, and close the nursery."""
         senders, self._senders, self._nursery = self._senders, None, None
         self._break_all()
         if senders is not None:
-            await senders.__aexit__(None, None, None)  # the block's own exception is none of theirs: it leaves as it is
+            # Not with the block's exception: the nursery would wrap it in a group. It propagates unchanged.
+            await senders.__aexit__(None, None, None)
 
     async def aclose(self) -> None:
-        """Break every connection whose response was not read to its end."""
+        """Abort every connection whose response was not read to its end."""
         self._break_all()
         await trio.lowlevel.checkpoint()
 
@@ -127,13 +133,13 @@ class HttpxTransport(httpx.AsyncBaseTransport):
 
 
 async def _send_and_read_head(exchange: Exchange, stream: httpx.AsyncByteStream, body: Body) -> Response:
-    """Both at once, until both are done; an error leaves as it is, not in a group."""
+    """Send the request and read the response head concurrently, until both are done. Raises the reader's error outside of a group."""
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(exchange.send, stream, body, name="httpx request body")
         try:
             response = await exchange.read_head()
-        except BaseException as exc:  # noqa: BLE001 - raised below
+        except BaseException as exc:  # noqa: BLE001 - raised below, outside the nursery, which would wrap it in a group
             error = exc
             nursery.cancel_scope.cancel()
     try:
@@ -141,4 +147,4 @@ async def _send_and_read_head(exchange: Exchange, stream: httpx.AsyncByteStream,
             raise error
         return response
     finally:
-        del error
+        del error  # breaks the reference cycle between the exception, its traceback and this frame

@@ -1,6 +1,7 @@
-"""One request of httpx on one virtual connection: what sends it, what reads its response, and how either ends the other.
+"""One httpx request on one virtual connection: its sender, its reader, and how one of them ends the other.
 
-The law: the sender never raises; what it meets is noted, the connection is broken, and the reader raises it.
+Invariant: `Exchange.send` raises no `Exception`, only cancellations and the like. An exception of the request body is stored, the
+connection is aborted, and the reader raises the stored exception.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from trio_tsconnect.stream import HTTP1Client, IncompleteMessage
 
 T = TypeVar("T")
 
-_PIECE = 65536  # what a write timeout counts for
+_PIECE = 65536  # bytes: the largest single write, so the write timeout applies to each 64 KiB
 
 
 def make_head(request: httpx.Request) -> tuple[Request, Body]:
-    """The head that goes on the wire, and how the body that follows is framed.
+    """Return the request head as sent, and the framing of its body.
 
-    The target is in absolute form: nothing but the request itself says whether it is for https. The connection serves this one request.
+    The target is in absolute form, because on a virtual connection only the target can tell whether the URL is https. The head has
+    `Connection: close`, because the connection carries only this request. Raises `httpx.UnsupportedProtocol` for a scheme other than http
+    and https, and `httpx.LocalProtocolError` for an invalid request.
     """
     url = request.url
     if url.scheme not in ("http", "https"):
-        raise httpx.UnsupportedProtocol(f"{url.scheme!r} is neither http nor https", request=request)
+        raise httpx.UnsupportedProtocol(f"the URL scheme {url.scheme!r} is neither http nor https", request=request)
     target: bytes = request.extensions.get("target", b"%b://%b%b" % (url.raw_scheme, url.netloc, url.raw_path))
     try:
         head = Request(request.method, target.decode("latin-1"), Headers(request.headers.raw))
@@ -57,15 +60,15 @@ class Exchange:
     # ------------------------------------------------------------------------------------------------------------------ the sender
 
     async def send(self, stream: httpx.AsyncByteStream, body: Body, *, head_first: bool = True) -> None:
-        """Send the request. `head_first`: do not let the head wait for the body's first piece."""
+        """Send the request. If `head_first`, write the head before waiting for the first piece of the body. Raises only cancellations."""
         try:
             with self._sending:
                 if head_first:
                     await self._write()
                 await self._send_body(stream, body)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the proxy may answer before it has read everything, and close: the response, or its absence, tells
-        except Exception as error:  # noqa: BLE001 - anybody's generator
+            pass  # the proxy may respond and close before it has read the whole request: the reader gets the response or an error
+        except Exception as error:  # noqa: BLE001 - from the caller's iterator; raised by the reader
             self._failure = error
             self.end("the request body failed")
         except BaseException:
@@ -73,7 +76,7 @@ class Exchange:
             raise
         finally:
             self._sent.set()
-            if self._reading is not None:
+            if self._reading is not None:  # the read timeout of a read that is waiting starts now
                 self._reading.deadline = trio.current_time() + self._read_timeout
 
     async def _send_body(self, stream: httpx.AsyncByteStream, body: Body) -> None:
@@ -105,19 +108,20 @@ class Exchange:
     # ------------------------------------------------------------------------------------------------------------------ the reader
 
     async def read_head(self) -> Response:
-        """The final response head."""
+        """Return the final response head. Interim responses are dropped, because httpx cannot represent them."""
         while (response := await self._read(self.http.read_response)).status < 200:
-            if response.status == 101:  # what follows it is no HTTP; httpx has no place for the other interim responses
-                raise httpx.RemoteProtocolError("the response switches protocols, which was not asked for")
+            if response.status == 101:  # the bytes that follow are not HTTP
+                raise httpx.RemoteProtocolError("the response has status 101 (Switching Protocols), which the request did not ask for")
         return response
 
     async def read_body(self) -> bytes:
-        """The next piece of the body; `b""` at its end."""
+        """Return the next piece of the body, `b""` at its end."""
         return bytes(await self._read(self.http.receive_body))
 
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T:
         now = trio.current_time()
-        # As long as the request is being sent, it is the client's own pace that counts.
+        # While the request is still being sent, the response may depend on it, so only the client's own pace counts. `send` sets the
+        # deadline.
         self._reading = scope = trio.CancelScope(deadline=now + self._read_timeout if self._sent.is_set() else math.inf)
         try:
             with scope:
@@ -136,7 +140,10 @@ class Exchange:
     # --------------------------------------------------------------------------------------------------------------------- the end
 
     def end(self, reason: str) -> None:
-        """Break the connection, which ends the transaction, and cancel the sender; nothing, once it has ended. Synchronous."""
+        """Abort the connection, which ends its transaction, and cancel the sender.
+
+        Does nothing if it has ended. Synchronous and idempotent.
+        """
         if self._ended is None:
             self._ended = reason
             self._sending.cancel()
@@ -144,7 +151,7 @@ class Exchange:
             self._on_end(self)
 
     async def aclose(self) -> None:
-        """End it, wait until the sender has ended, and close the connection: properly, if the response was read to its end."""
+        """Close the connection if the response was read to its end, else abort it. Then wait until the sender has ended."""
         if self._ended is None and self.http.body_complete:
             self._ended = "the response was read to its end"
             self._sending.cancel()
@@ -155,7 +162,7 @@ class Exchange:
 
 
 class ResponseStream(httpx.AsyncByteStream):
-    """A response body, as httpx reads it."""
+    """The body of a response, in the form that httpx reads."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -170,14 +177,14 @@ class ResponseStream(httpx.AsyncByteStream):
         return piece
 
     async def aclose(self) -> None:
-        """Close the connection; unless the response was read to its end, that cancels its transaction."""
+        """Close the connection. If the response was not read to its end, this cancels its transaction."""
         await self._exchange.aclose()
 
 
 async def _close_source(pieces: AsyncIterator[bytes], stream: httpx.AsyncByteStream) -> None:
-    """Close the generator that a request body comes from, for nobody will read the rest.
+    """Close the generator of a request body, of which the rest will not be read.
 
-    httpx wraps it in a generator of its own, which does not close what it wraps: left alone it would be the garbage collector's.
+    httpx wraps it in its own generator, and closing that does not close the inner one. It would stay open until it is garbage-collected.
     """
     for source in (pieces, getattr(stream, "_stream", None)):
         aclose: Callable[[], Awaitable[Any]] | None = getattr(source, "aclose", None)

@@ -1,4 +1,4 @@
-"""The configuration: frozen values that are validated when they are made, remap and access rules, files, and the plugins that files name."""
+"""Configuration: frozen values validated on creation, remap and access rules, TOML files, and the plugins that such files name."""
 
 from trio_tsconnect.config._access import AccessRule as AccessRule
 from trio_tsconnect.config._access import admits as admits

@@ -1,7 +1,9 @@
-"""Access rules: who may do what, judged by the client that a request is made for. One law: the first rule that matches decides.
+"""Access rules: allow or deny a request by client, method and certificate.
 
-What is judged is the `ClientInfo`, whether it came from a socket or from whoever opened a virtual connection, so a rule cannot tell the two
-apart. Where no rule matches, the request is allowed: a list that means to shut others out ends with a bare `deny`.
+Invariant: the first rule that matches a request decides. If no rule matches, the request is allowed, so an allowlist must end with a rule
+that has no conditions and the action `deny`.
+
+Rules read the `ClientInfo` of the request. It has the same form for sockets and for virtual connections, so a rule cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _ATTRIBUTES = {"CN": "commonName", "O": "organizationName", "OU": "organizationalUnitName"}
 _ALTERNATIVES = {"DNS": "DNS", "URI": "URI", "EMAIL": "email", "IP": "IP Address"}
-_CERTIFICATE_FORMS = '"*" (any that is verified), "CN=", "O=" or "OU=" and a name, or "DNS:", "URI:", "EMAIL:" or "IP:" and a name'
+_CERTIFICATE_FORMS = '"*" (any verified certificate), "CN=", "O=" or "OU=" and a name, or "DNS:", "URI:", "EMAIL:" or "IP:" and a name'
 
 
 def _check_clients(_instance: Any, attribute: Any, value: Any) -> None:
@@ -45,14 +47,14 @@ def _check_methods(_instance: Any, attribute: Any, value: Any) -> None:
         if not (isinstance(method, str) and method.isascii() and is_token(method.encode())):
             raise ConfigError(f'must be a method, such as "GET", got {shown(method)}', key=f"{attribute.name}[{index}]")
         if method != method.upper() and method.upper() in ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"):
-            # RFC 9110 §9.1: methods are case-sensitive, so such a rule would match nothing that anybody sends.
+            # RFC 9110 §9.1: methods are case-sensitive, so a rule for `get` would never match a GET request.
             raise ConfigError(
-                f'must be a method as it is sent, got {shown(method)}; did you mean "{method.upper()}"?', key=f"{attribute.name}[{index}]"
+                f'must be a method in upper case, got {shown(method)}; did you mean "{method.upper()}"?', key=f"{attribute.name}[{index}]"
             )
 
 
 def _split_certificate(text: object) -> tuple[str, str] | None:
-    """What a certificate is asked for, as OpenSSL names it, and the value; None when it is neither of the forms."""
+    """Return the certificate field, as `ssl.getpeercert` names it, and the expected value; None if `text` has none of the known forms."""
     if not isinstance(text, str):
         return None
     if text == "*":
@@ -75,21 +77,22 @@ def _check_certificates(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class AccessRule:
-    """One access rule: allow or deny the requests that meet all of its conditions. A condition that is left out is met by all."""
+    """One access rule. It allows or denies the requests that meet all of its conditions. A condition that is left out always matches."""
 
     action: Literal["allow", "deny"] = field(validator=one_of("allow", "deny"))
-    """What happens to a request that matches: `allow` it, or `deny` it with 403."""
+    """Action for a request that matches: `allow` it, or `deny` it with 403."""
     clients: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_clients)
-    """The request is made for a client with one of these addresses, or in one of these networks (`10.0.0.0/8`); empty for any client."""
+    """Client addresses and networks (`10.0.0.0/8`). Matches if the client address is one of them or is in one of them. Empty: any."""
     methods: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_methods)
-    """The method is one of these; empty for any."""
+    """Request methods, case-sensitive. Matches if the method is one of them. Empty: any method."""
     internal: bool | None = field(default=None, validator=optional_flag)
-    """The request is the process's own (true) or a client's (false); None for either."""
+    """True matches internal requests, made by this process for itself. False matches requests made for a client. None matches both."""
     certificates: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_certificates)
-    """The client has shown a verified TLS certificate with one of these names (`CN=ops`, `DNS:ops.example`), or any (`*`); empty: not asked."""
+    """Names in the client's verified TLS certificate (`CN=ops`, `DNS:ops.example`; `*` for any verified certificate). Matches if the
+    certificate has one of them. Empty: certificates are not checked."""
 
     def covers_client(self, client: ClientInfo | None, internal: bool) -> bool:
-        """Whether all conditions but the method's are met. No client: the process itself, which has neither address nor certificate."""
+        """Return True if all conditions except `methods` are met. `client` is None for the process itself: no address, no certificate."""
         if self.internal is not None and self.internal is not internal:
             return False
         if self.clients and (client is None or not _is_within(client.host, self.clients)):
@@ -102,13 +105,13 @@ def _networks(texts: tuple[str, ...]) -> tuple[_Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # bounded: clients choose the keys
 def _is_within(host: str, texts: tuple[str, ...]) -> bool:
     try:
         address: _Address = ipaddress.ip_address(host)
     except ValueError:
-        return False  # a name, or nothing that is known: it is in no network
-    mapped = getattr(address, "ipv4_mapped", None)  # a listener on [::] sees IPv4 clients so
+        return False  # a host name or an unknown host is in no network
+    mapped = getattr(address, "ipv4_mapped", None)  # a dual-stack listener on [::] reports IPv4 clients as ::ffff:a.b.c.d
     address = mapped or address
     return any(address in network for network in _networks(texts))
 
@@ -121,7 +124,7 @@ def _has_certificate(client: ClientInfo, wanted: tuple[str, ...]) -> bool:
     names |= {(kind, value.lower() if kind == "DNS" else value) for kind, value in certificate.get("subjectAltName", ())}
     for text in wanted:
         split = _split_certificate(text)
-        assert split is not None  # the validator has seen to it
+        assert split is not None  # guaranteed by the validator
         kind, name = split
         if kind == "*" or (kind, name.lower() if kind == "DNS" else name) in names:
             return True
@@ -130,7 +133,7 @@ def _has_certificate(client: ClientInfo, wanted: tuple[str, ...]) -> bool:
 
 @public("trio_tsconnect.config")
 def check_access(rules: Iterable[AccessRule], *, client: ClientInfo, method: str, internal: bool) -> None:
-    """Let the first rule that matches decide; `TransactionFailure` when it denies. Without a match the request is allowed."""
+    """Apply the first rule that matches. Raises `TransactionFailure` (403) if it denies; returns if it allows or if no rule matches."""
     for rule in rules:
         if (not rule.methods or method in rule.methods) and rule.covers_client(client, internal):
             if rule.action == "deny":
@@ -140,7 +143,7 @@ def check_access(rules: Iterable[AccessRule], *, client: ClientInfo, method: str
 
 @public("trio_tsconnect.config")
 def admits(rules: Iterable[AccessRule], *, client: ClientInfo | None, internal: bool) -> bool:
-    """Whether there is any method that the rules do not deny this client; where there is none, not even a connection is worth having."""
+    """Return True if the rules allow this client at least one method. If not, the connection itself can be refused."""
     for rule in rules:
         if rule.covers_client(client, internal):
             if rule.action == "allow":

@@ -1,6 +1,7 @@
-"""What a configuration field may be, as attrs validators. One law: a refusal names the field, what was wrong and what was expected.
+"""Validators for configuration fields, in the form that attrs expects.
 
-No value is ever coerced: `true` is not the number 1, and `"10"` is not 10, from Python and from a file alike.
+Invariant: an error names the field, the given value, and what is expected. No value is coerced, neither from Python nor from a file:
+`true` is not the number 1, and `"10"` is not 10.
 """
 
 from __future__ import annotations
@@ -12,33 +13,33 @@ from typing import Any
 from trio_tsconnect._util import public
 
 Validator = Callable[[Any, Any, Any], None]
-"""The shape of an attrs validator: instance, attribute, value."""
+"""An attrs validator, called with the instance, the attribute and the value. Raises `ConfigError`."""
 
 
 @public("trio_tsconnect")
 class ConfigError(ValueError):
-    """A configuration that cannot be used; its text is one line: `FILE: KEY: what was wrong, what was expected`.
+    """The configuration is invalid. The message is one line: `FILE: KEY: what is wrong, what is expected`.
 
-    FILE is left out for a value made in Python, and KEY where the fault is the file's as a whole.
+    FILE is left out for a value created in Python. KEY is left out if the error concerns the whole file.
     """
 
     def __init__(self, problem: str, *, key: str = "", file: str = "") -> None:
         super().__init__(": ".join(_one_line(part) for part in (file, key, problem) if part))
         self.problem = problem
-        """What was wrong and what was expected."""
+        """What is wrong and what is expected."""
         self.key = key
-        """Where it is: `http.remap_required`, `remap[0].from`; empty when it is no single key."""
+        """Key with the error, such as `remap[0].from`. Empty if the error has no single key."""
         self.file = file
-        """The configuration file as its caller named it; empty when the value was made in Python."""
+        """Configuration file, as the caller named it. Empty for a value created in Python."""
 
 
 def _one_line(text: str) -> str:
-    # A quoted string in a file may hold a line end, and its key may too; the promise of one line is kept here, for all of them.
+    # Strings and quoted keys in a file may contain line ends. They are escaped here, so that every message is one line.
     return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:
-    """The value as a configuration file would write it, cut to a readable length."""
+    """Return the value as written in a configuration file, cut to at most 80 characters."""
     match value:
         case bool():
             text = "true" if value else "false"
@@ -50,24 +51,24 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` when a known name is near to the one given, else the known names."""
+    """Return `; did you mean "x"?` if a known name is similar to `name`; otherwise a list of the known names."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
     return f'; did you mean "{near[0]}"?' if near else f", expected one of {', '.join(names)}"
 
 
 def refuse(attribute: Any, expected: str, value: object) -> ConfigError:
-    """The error for a field that holds something other than what was expected."""
+    """Return the `ConfigError` for a field whose value is not what was expected."""
     return ConfigError(f"must be {expected}, got {shown(value)}", key=attribute.name)
 
 
 def is_number(value: object) -> bool:
-    """True for an int or a float that is neither a bool nor NaN."""
+    """Return True for an int or a float that is neither a bool nor NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN is not
 
 
 def seconds(*, zero: bool = False, optional: bool = False) -> Validator:
-    """A time in seconds: more than 0 (or from 0 on, where `zero`), `inf` allowed."""
+    """Return a validator for a time in seconds: more than 0, or at least 0 if `zero`. `inf` is allowed."""
     expected = "a number of seconds, " + ("0 or more" if zero else "more than 0")
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
@@ -80,7 +81,7 @@ def seconds(*, zero: bool = False, optional: bool = False) -> Validator:
 
 
 def count(*, least: int, most: int | None = None, optional: bool = False, unit: str = "") -> Validator:
-    """A whole number from `least` on, up to `most` if there is one."""
+    """Return a validator for an int from `least` to `most`; without `most` there is no upper bound."""
     expected = f"a whole number{unit}, {least} or more" if most is None else f"a whole number{unit}, {least} to {most}"
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
@@ -93,12 +94,12 @@ def count(*, least: int, most: int | None = None, optional: bool = False, unit: 
 
 
 def size(*, least: int, most: int | None = None, optional: bool = False) -> Validator:
-    """A number of bytes from `least` on, up to `most` if there is one."""
+    """Return a validator for a number of bytes from `least` to `most`; without `most` there is no upper bound."""
     return count(least=least, most=most, optional=optional, unit=" of bytes")
 
 
 def one_of(*choices: str) -> Validator:
-    """One of the strings given."""
+    """Return a validator for one of the given strings."""
     expected = " or ".join(f'"{choice}"' for choice in choices)
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
@@ -109,19 +110,19 @@ def one_of(*choices: str) -> Validator:
 
 
 def flag(_instance: Any, attribute: Any, value: Any) -> None:
-    """True or False, and nothing that is merely truthy."""
+    """Validate a bool. Other truthy or falsy values are rejected."""
     if not isinstance(value, bool):
         raise refuse(attribute, "true or false", value)
 
 
 def optional_flag(instance: Any, attribute: Any, value: Any) -> None:
-    """True, False or None."""
+    """Validate a bool or None."""
     if value is not None:
         flag(instance, attribute, value)
 
 
 def file_name(*, optional: bool) -> Validator:
-    """The name of a file; whether the file is there is asked when a configuration file is read, and when it is used."""
+    """Return a validator for a file name. It does not check that the file exists: that is checked when a configuration file is loaded."""
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         if value is None and optional:
@@ -133,7 +134,7 @@ def file_name(*, optional: bool) -> Validator:
 
 
 def instance_of(*kinds: type, expected: str) -> Validator:
-    """An instance of one of the classes given."""
+    """Return a validator for an instance of one of the given classes. `expected` describes them in the error message."""
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         if not isinstance(value, kinds):
@@ -143,7 +144,7 @@ def instance_of(*kinds: type, expected: str) -> Validator:
 
 
 def each(kind: type) -> Validator:
-    """A tuple whose members are all of one class. An error names `PluginBase` as the class that users derive from it."""
+    """Return a validator for a sequence of instances of one class. Errors call `PluginBase` `Plugin`, the class that users derive from."""
     name = kind.__name__.removesuffix("Base")
     article = "an" if name[0] in "AEIOU" else "a"
 
@@ -156,7 +157,7 @@ def each(kind: type) -> Validator:
 
 
 def as_tuple(value: Any) -> Any:
-    """A converter: any iterable becomes a tuple, and a single value, a string too, a tuple of one."""
+    """Convert any iterable to a tuple. A single value, including a string, becomes a tuple of one."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         return (value,)
     return tuple(value)

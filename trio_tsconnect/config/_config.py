@@ -1,4 +1,4 @@
-"""`ProxyConfig`, the whole configuration of a proxy as one frozen value, and what is worth a warning in it."""
+"""`ProxyConfig`, the complete configuration of a proxy as one frozen value, and the warnings about valid but risky settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _check_listen(_instance: Any, attribute: Any, value: tuple[ListenConfig, ...
     for index, listen in enumerate(value):
         place = (listen.host, listen.port)
         if listen.port and place in taken:
-            problem = f'"{listen.address}" is the address of {attribute.name}[{taken[place]}] too, expected one of its own'
+            problem = f'"{listen.address}" is already the address of {attribute.name}[{taken[place]}], expected a different one'
             raise ConfigError(problem, key=f"{attribute.name}[{index}].address")
         taken[place] = index
 
@@ -32,31 +32,31 @@ def _check_listen(_instance: Any, attribute: Any, value: tuple[ListenConfig, ...
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class ProxyConfig:
-    """The whole configuration of a proxy; whatever is wrong in it raises `ConfigError`, a `ValueError`, when it is made."""
+    """The complete configuration of a proxy. Creating it with an invalid value raises `ConfigError`, a `ValueError`."""
 
     remap: tuple[RemapRule, ...] = field(default=(), converter=as_tuple, validator=each(RemapRule))
-    """Which requests go where; of the rules that cover a request the one that says most wins, wherever it stands."""
+    """Remap rules: which requests go to which origin. The most specific matching rule is used, in whatever order they are listed."""
     http: HttpConfig = field(factory=HttpConfig, validator=instance_of(HttpConfig, expected="an HttpConfig"))
-    """Limits, times and manners towards clients."""
+    """Limits, timeouts and protocol behaviour towards clients."""
     http2: Http2Limits = field(factory=Http2Limits, validator=instance_of(Http2Limits, expected="an Http2Limits"))
-    """What one HTTP/2 connection may cost, where `serve_http2` is not told otherwise."""
+    """Limits of one HTTP/2 connection, unless `serve_http2` is called with other limits."""
     origin: OriginConfig = field(factory=OriginConfig, validator=instance_of(OriginConfig, expected="an OriginConfig"))
-    """Trust, times and pool towards origins."""
+    """TLS trust, timeouts and connection pool towards origins."""
     log: LogConfig | None = field(default=None, validator=attrs.validators.optional(instance_of(LogConfig, expected="a LogConfig or None")))
-    """Where records go, None for nowhere; a configuration file without a `[log]` table logs to standard error."""
+    """Destination for log records. None discards them. A configuration file without a `[log]` table logs to standard error."""
     access: tuple[AccessRule, ...] = field(default=(), converter=as_tuple, validator=each(AccessRule))
-    """Who may do what; the first rule that matches a request decides, and without one it is allowed."""
+    """Access rules. The first rule that matches a request decides; a request that matches no rule is allowed."""
     listen: tuple[ListenConfig, ...] = field(default=(), converter=as_tuple, validator=[each(ListenConfig), _check_listen])
-    """The addresses that the command serves; code that embeds a proxy opens its own listeners."""
+    """Addresses that `tsconnect serve` listens on. Code that embeds a proxy opens its own listeners."""
     plugins: tuple[PluginBase, ...] = field(default=(), converter=as_tuple, validator=each(PluginBase), metadata={"key": "plugin"})
-    """Plugins of every transaction, before those that `open_proxy` is given; in a file, `[[plugin]]` tables of `use` and `options`."""
+    """Plugins for every transaction, run before those passed to `open_proxy`. In a file: `[[plugin]]` tables with `use` and `options`."""
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> ProxyConfig:
-        """The configuration in a TOML file; needs the `server` extra.
+        """Load a TOML file. Requires the `server` extra.
 
-        Relative paths in the file are relative to it. Certificates, keys and directories that it names are looked at, and nothing is
-        opened to stay. Raises `ConfigError`, whose text is one line that names the file, the key, and what was expected.
+        Relative paths in the file are relative to the directory of the file. Certificates, keys and the log directory are checked; no file
+        stays open. Raises `ConfigError` with a one-line message that names the file, the key, and what is expected.
         """
         from trio_tsconnect.config._toml import load
 
@@ -64,7 +64,7 @@ class ProxyConfig:
 
 
 def is_loopback(host: str) -> bool:
-    """True when only this machine can reach a listener on this host."""
+    """Return True if only this machine can reach a listener on this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -73,7 +73,7 @@ def is_loopback(host: str) -> bool:
 
 @public("trio_tsconnect.config")
 def warnings(config: ProxyConfig) -> list[str]:
-    """What is legal in a configuration and still likely to be a mistake, a line each: an open proxy first of all."""
+    """Return one line for each setting that is valid but probably a mistake, such as an open proxy."""
     found: list[str] = []
     exposed = [f"listen[{i}] ({listen.address})" for i, listen in enumerate(config.listen) if not is_loopback(listen.host)]
     if exposed:
@@ -81,21 +81,21 @@ def warnings(config: ProxyConfig) -> list[str]:
     if config.listen and config.http.remap_required and not config.remap:
         found.append("remap: there is no rule and http.remap_required is true: every request will be answered 404")
     if not config.origin.verify:
-        found.append("origin.verify: is false: anyone on the way can pose as an https origin")
+        found.append("origin.verify: is false: an attacker on the network path can impersonate any https origin")
     found += _idle_rules("access", config.access)
     seen: dict[tuple[object, ...], int] = {}
     for index, rule in enumerate(config.remap):
         if rule.verify is False:
-            found.append(f"remap[{index}].verify: is false: anyone on the way can pose as {rule.target.host}")
+            found.append(f"remap[{index}].verify: is false: an attacker on the network path can impersonate {rule.target.host}")
         first = seen.setdefault((rule.scheme, rule.host, rule.port, rule.prefix), index)
         if first != index:
-            found.append(f"remap[{index}].from: is never used: remap[{first}] covers the same")
+            found.append(f"remap[{index}].from: is never used: remap[{first}] matches the same requests")
         found += _idle_rules(f"remap[{index}].access", rule.access)
     return found
 
 
 def _idle_rules(key: str, rules: tuple[AccessRule, ...]) -> list[str]:
-    """Access rules behind one that matches everything: nobody gets to them."""
+    """Return a warning if rules follow a rule without conditions: they are never reached."""
     for index, rule in enumerate(rules[:-1]):
         if rule in (AccessRule(action="allow"), AccessRule(action="deny")):
             return [f"{key}[{index + 1}]: is never used: {key}[{index}] matches every request"]
@@ -105,11 +105,11 @@ def _idle_rules(key: str, rules: tuple[AccessRule, ...]) -> list[str]:
 def _exposures(http: HttpConfig, where: str) -> list[str]:
     found: list[str] = []
     if not http.remap_required:
-        found.append(f"http.remap_required: is false: an open proxy: whoever can reach {where} can reach any origin through it")
+        found.append(f"http.remap_required: is false: an open proxy: any client that can reach {where} can reach any origin through it")
     for index, pattern in enumerate(http.connect):
         split = split_connect_pattern(pattern)
         if split is not None and split[0] == "*":
-            found.append(f'http.connect[{index}]: "{pattern}" names no host: whoever can reach {where} can tunnel to any')
+            found.append(f'http.connect[{index}]: "{pattern}" allows every host: any client that can reach {where} can tunnel to any host')
     if http.trust_forwarded:
-        found.append(f"http.trust_forwarded: is true: whoever can reach {where} can claim any client address")
+        found.append(f"http.trust_forwarded: is true: any client that can reach {where} can claim any client address")
     return found

@@ -1,9 +1,10 @@
-"""What one HTTP/2 connection may cost, and how often a client may do what costs us more than it costs the client.
+"""Limits of one HTTP/2 connection.
 
-The law: a limit that is crossed ends that one connection with ENHANCE_YOUR_CALM (or the code that the RFC names), and hurts nobody else.
+Invariant: a client that exceeds a limit loses that one connection, with ENHANCE_YOUR_CALM or the error code that the RFC requires. Other
+connections are not affected.
 
-Every flood there is has the same shape: frames that are legal one by one, cost their sender nothing, and make us work, answer or remember. So
-each kind has a rate: a burst that no honest client reaches, and so many per second for the rest of time.
+HTTP/2 floods have one pattern: frames that are legal one by one, cost the sender almost nothing, and make the receiver work, reply or keep
+state. So each kind of frame has a rate limit: a burst that a normal client does not reach, and a sustained rate per second.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ def _rate(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen
 class RateLimit:
-    """A token bucket: how many at once, and how many per second in the long run."""
+    """A token bucket: a burst size and a sustained rate."""
 
     burst: int = field(validator=count(least=0))
-    """So many may come at once."""
+    """Number of events allowed at once. 0 or more."""
     rate: float = field(validator=_rate)
-    """So many per second are allowed anew, up to the burst."""
+    """Tokens added per second, up to `burst`. 0 or more."""
 
 
 _IS_RATE = instance_of(RateLimit, expected="a RateLimit, in a file a table of `burst` and `rate`")
@@ -41,51 +42,54 @@ _IS_RATE = instance_of(RateLimit, expected="a RateLimit, in a file a table of `b
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class Http2Limits:
-    """The limits of one HTTP/2 connection. The defaults are those that nghttp2, Traffic Server, haproxy and Envoy have come to.
+    """Limits of one HTTP/2 connection. The defaults follow those of nghttp2, Traffic Server, haproxy and Envoy.
 
-    How long a connection may idle, and how long a client may take for a head or to read, is `HttpConfig`'s, as for HTTP/1.1.
+    Timeouts for idle connections, for request heads and for slow readers are those of `HttpConfig`, as for HTTP/1.1.
     """
 
     max_concurrent_streams: int = field(default=100, validator=count(least=1))
-    """Streams at once (RFC 9113 §5.1.2); one more is refused with REFUSED_STREAM."""
+    """Concurrent streams (RFC 9113 §5.1.2). One more is refused with REFUSED_STREAM."""
     max_unwinding: int | None = field(default=None, validator=count(least=0, optional=True))
-    """Transactions of streams that are over and that still come to their end (a plugin's hooks, say), that there may be beyond
-    `max_concurrent_streams`; None: as many again. Past them new streams are refused with REFUSED_STREAM (CVE-2023-44487)."""
+    """Transactions, beyond `max_concurrent_streams`, that have not finished although their stream is closed (a plugin hook still runs, for
+    example). None: as many as `max_concurrent_streams`. Above the limit, new streams are refused with REFUSED_STREAM (CVE-2023-44487)."""
     buffer_index: int = field(default=8, validator=count(least=0, most=14))
-    """The buffer of each stream's virtual connection, `128 << buffer_index` bytes; a stream's flow-control window is as large."""
+    """Buffer size of each stream's virtual connection: `128 << buffer_index` bytes, `buffer_index` from 0 to 14. A stream's flow-control
+    window has the same size."""
     connection_window: int = field(default=1 << 20, validator=size(least=65535, most=(1 << 31) - 1))
-    """Bytes of request bodies that may be under way on the whole connection."""
+    """Flow-control window of the connection: bytes of request bodies in flight on all of its streams together."""
     max_buffered: int = field(default=1 << 22, validator=size(least=0))
-    """Bytes of request bodies that streams have not taken yet; while there are more, the connection's window is not opened again. By default
-    more than all streams together can hold, so that however many of them stall, none starves another."""
+    """Bytes of request bodies received but not yet passed on by the streams of one connection. Above the limit, the connection window is
+    not reopened. The default is more than all streams together can hold, so streams that stall do not starve the others."""
     max_buffered_by_all: int = field(default=1 << 28, validator=size(least=0))
-    """The same for all connections of the proxy together. That of the proxy's own configuration counts."""
+    """As `max_buffered`, for all connections of the proxy together. Only the value in `ProxyConfig.http2` is used."""
     max_dropped: int = field(default=1 << 26, validator=size(least=0, most=(1 << 30) - 1))
-    """Bytes of a request body that are taken and dropped once the response is complete; then, or when none have come for
-    `HttpConfig.linger_timeout`, NO_ERROR."""
+    """Bytes of a request body that are read and discarded after the response is complete. Above the limit, or after
+    `HttpConfig.linger_timeout` seconds without data, the stream is reset with NO_ERROR."""
     max_header_list: int = field(default=65536, validator=size(least=1024))
-    """Bytes of a decoded head as RFC 9113 §6.5.2 counts them, 32 for each field; more may be an HPACK bomb, and ends the connection."""
+    """Bytes of a decoded head, counted as in RFC 9113 §6.5.2: 32 bytes are added for each field. A larger head closes the connection, as it
+    may be an HPACK bomb."""
     max_header_block: int = field(default=65536, validator=size(least=1024))
-    """Bytes of an encoded head, its CONTINUATION frames included."""
+    """Bytes of an encoded head, including its CONTINUATION frames."""
     max_continuations: int = field(default=8, validator=count(least=0))
-    """CONTINUATION frames of one head (CVE-2024-27316); as nghttp2."""
+    """CONTINUATION frames of one head (CVE-2024-27316). nghttp2 has the same limit."""
     max_control_backlog: int = field(default=65536, validator=size(least=1024))
-    """Bytes of answers to control frames that a client leaves unread (CVE-2019-9512, CVE-2019-9515)."""
+    """Bytes of replies to control frames that the client has not read (CVE-2019-9512, CVE-2019-9515)."""
     resets: RateLimit = field(default=RateLimit(200, 33), validator=_IS_RATE)
-    """Streams that the client resets, or makes us reset (CVE-2023-44487, CVE-2025-8671)."""
+    """Streams that the client resets, or makes the proxy reset (CVE-2023-44487, CVE-2025-8671)."""
     resets_by_address: RateLimit = field(default=RateLimit(1000, 100), validator=_IS_RATE)
-    """The same of all connections of one client address together; the one that crosses it ends. That of the proxy's own configuration counts."""
+    """As `resets`, for all connections of one client address together. The connection that exceeds the limit is closed. Only the value in
+    `ProxyConfig.http2` is used."""
     settings: RateLimit = field(default=RateLimit(32, 1), validator=_IS_RATE)
-    """SETTINGS frames, acknowledgements included (CVE-2019-9515)."""
+    """SETTINGS frames, including acknowledgements (CVE-2019-9515)."""
     pings: RateLimit = field(default=RateLimit(100, 10), validator=_IS_RATE)
     """PING frames (CVE-2019-9512)."""
     empty_data: RateLimit = field(default=RateLimit(100, 10), validator=_IS_RATE)
-    """DATA frames with no data that end nothing (CVE-2019-9518)."""
+    """DATA frames without data and without END_STREAM (CVE-2019-9518)."""
     priorities: RateLimit = field(default=RateLimit(500, 50), validator=_IS_RATE)
     """PRIORITY and PRIORITY_UPDATE frames (CVE-2019-9513)."""
     window_updates: RateLimit = field(default=RateLimit(1000, 100), validator=_IS_RATE)
-    """WINDOW_UPDATE frames beyond two for each DATA frame that was sent (CVE-2019-9511, CVE-2019-9517)."""
+    """WINDOW_UPDATE frames in excess of two for each DATA frame sent (CVE-2019-9511, CVE-2019-9517)."""
     small_data: RateLimit = field(default=RateLimit(20000, 2000), validator=_IS_RATE)
-    """DATA frames of less than 64 bytes: each costs as much work as one of 16 KiB."""
+    """DATA frames of less than 64 bytes. Each costs as much work as a frame of 16 KiB."""
     oddities: RateLimit = field(default=RateLimit(500, 50), validator=_IS_RATE)
-    """Frames that are to be ignored: of unknown types, or for streams that are closed."""
+    """Frames that the proxy must ignore: frames of unknown types, and frames for closed streams."""

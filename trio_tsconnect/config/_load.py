@@ -1,7 +1,10 @@
-"""Plugins that a configuration names: found, given their options, made. One law: what cannot be is a `ConfigError` that says what is missing.
+"""Import the plugins that a configuration file names, and create them with their options.
 
-A name is `package.module:Class`, or one that an installed package has registered in the entry point group `trio_tsconnect.plugins`. A class
-that takes options has an attrs class `Options` as an attribute, and is made with an instance of it; any other is made with nothing.
+Invariant: a plugin that cannot be imported or created raises a `ConfigError` that says what is wrong and what is expected.
+
+A plugin is named `package.module:Class`, or by a name that an installed package has registered in the entry point group
+`trio_tsconnect.plugins`. A class that takes options has an attrs class `Options` as an attribute, and is called with an instance of it. Any
+other class is called without arguments.
 """
 
 from __future__ import annotations
@@ -23,26 +26,26 @@ from trio_tsconnect.config._checks import ConfigError, did_you_mean, shown
 from trio_tsconnect.config._plugin_base import PluginBase
 
 GROUP: Final = "trio_tsconnect.plugins"
-"""The entry point group in which an installed package gives its plugins names."""
+"""Entry point group in which installed packages register their plugins."""
 
 _PATH = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _EXPECTED = 'expected "package.module:Class" or the name of an installed plugin'
 
 
 def find_plugin(use: object, folder: Path) -> type[PluginBase]:
-    """The plugin class of a name; a module in `folder` is found too, after all others."""
+    """Return the plugin class named `use`. Modules in `folder` are found too, after all other modules. Raises `ConfigError`."""
     if not isinstance(use, str) or not use:
         raise ConfigError(f'must be "package.module:Class" or the name of an installed plugin, got {shown(use)}')
     found = _import(use, folder) if ":" in use else _installed(use)
     if not (isinstance(found, type) and issubclass(found, PluginBase)):
-        raise ConfigError(f"{shown(use)} is no plugin, expected a subclass of trio_tsconnect.Plugin")
+        raise ConfigError(f"{shown(use)} is not a plugin, expected a subclass of trio_tsconnect.Plugin")
     return found
 
 
 def _import(use: str, folder: Path) -> object:
     path = _PATH.fullmatch(use)
     if path is None:
-        raise ConfigError(f"{shown(use)} names no class, {_EXPECTED}")
+        raise ConfigError(f"{shown(use)} does not name a class, {_EXPECTED}")
     found: object = import_module(path["module"], folder)
     for name in path["name"].split("."):
         try:
@@ -55,16 +58,16 @@ def _import(use: str, folder: Path) -> object:
 
 
 def _plugins_in(names: Mapping[str, object]) -> list[str]:
-    """The names of plugin classes, without the base classes that a module imports to derive from."""
+    """Return the names of plugin classes, except the base classes that a module imports in order to derive from them."""
     bases = ("trio_tsconnect", "trio_tsconnect.config")
     return [n for n, v in names.items() if isinstance(v, type) and issubclass(v, PluginBase) and v.__module__ not in bases]
 
 
 def import_module(name: str, folder: Path) -> object:
-    """Import a module by its dotted name, where it is looked for in `folder` last. `ConfigError` when it is not there, or fails."""
+    """Import a module by its dotted name. `folder` is searched last. Raises `ConfigError` if the module is missing or its import fails."""
     top = name.partition(".")[0]
     beside = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
-    if beside and os.fspath(folder) not in sys.path:  # at its end, where it hides nothing
+    if beside and os.fspath(folder) not in sys.path:  # appended, so that it does not shadow installed modules
         sys.path.append(os.fspath(folder))
         importlib.invalidate_caches()
     try:
@@ -78,15 +81,15 @@ def import_module(name: str, folder: Path) -> object:
 
 
 def _which_file(module: str, folder: Path) -> str:
-    """Which file was found, for whoever has meant another one of that name."""
+    """Return the file of the imported module, in parentheses, and a hint if it shadows a module of the same name in `folder`."""
     found = getattr(sys.modules.get(module), "__file__", None) or "which is built in"
     beside = folder / f"{module.partition('.')[0]}.py"
     hidden = beside.is_file() and not (found and Path(found).resolve().is_relative_to(folder.resolve()))
-    return f" ({found}{f', which hides {beside.name} beside this file: give that another name' if hidden else ''})"
+    return f" ({found}{f', which shadows {beside.name} beside this file: rename {beside.name}' if hidden else ''})"
 
 
 def _where(exc: BaseException) -> str:
-    """File and line of what failed, outside of the import system."""
+    """Return the file and line of the failure, outside the import system."""
     if isinstance(exc, SyntaxError) and exc.filename:
         return f" in {exc.filename}, line {exc.lineno}"
     frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename]
@@ -102,34 +105,34 @@ def _installed(name: str) -> object:
         raise ConfigError(f"no plugin {shown(name)} is installed{hint}")
     try:
         return point.load()
-    except (Exception, SystemExit) as exc:
+    except (Exception, SystemExit) as exc:  # SystemExit: the module may call sys.exit() when it is imported
         raise ConfigError(f"the plugin {shown(name)} cannot be imported ({type(exc).__name__}: {exc}{_where(exc)})") from exc
 
 
 def options_class(plugin: type[PluginBase]) -> type | None:
-    """The attrs class of a plugin's options, None for a plugin that takes none."""
+    """Return the attrs class of the options of a plugin, or None if it takes none."""
     options = getattr(plugin, "Options", None)
     if options is None:
         return None
     if not isinstance(options, type) or not attrs.has(options):
-        raise ConfigError(f"{plugin.__qualname__}.Options is no attrs class, expected one: the plugin cannot be configured")
+        raise ConfigError(f"{plugin.__qualname__}.Options must be an attrs class: the plugin cannot be configured")
     return options
 
 
 def make_plugin(plugin: type[PluginBase], options: Any) -> PluginBase:
-    """An instance, with its options if it takes any. `ConfigError` for whatever it finds wrong with them."""
+    """Create a plugin, with its options if it takes any. Any exception becomes a `ConfigError`."""
     make: Any = plugin
     try:
         made: PluginBase = make() if options is None else make(options)
     except ConfigError:
         raise
     except Exception as exc:
-        raise ConfigError(f"{plugin.__qualname__} cannot be made ({type(exc).__name__}: {exc})") from exc
+        raise ConfigError(f"{plugin.__qualname__} cannot be created ({type(exc).__name__}: {exc})") from exc
     return made
 
 
 def is_plain(kind: Any) -> bool:
-    """Whether `judge` can say if a value is of this kind: everything but attrs classes, and lists and tables of them."""
+    """Return True if `judge` can check values of this type: any type except attrs classes, lists, and tables of attrs classes."""
     origin, members = get_origin(kind), get_args(kind)
     if origin in (dict, Mapping):
         return is_plain(members[1])
@@ -137,7 +140,7 @@ def is_plain(kind: Any) -> bool:
 
 
 def judge(value: Any, kind: Any) -> Any:
-    """The value, if it is of the kind that an option is annotated with; `ConfigError` otherwise. Nothing is coerced."""
+    """Return the value if it has the annotated type `kind`. Raises `ConfigError` otherwise. Nothing is coerced."""
     if not _is(value, kind):
         raise ConfigError(f"must be {_called(kind)}, got {shown(value)}")
     return value
@@ -161,7 +164,7 @@ def _is(value: Any, kind: Any) -> bool:
     if kind in (list, tuple) or origin in (list, tuple):
         inner = members[0] if members else Any
         return isinstance(value, list) and all(_is(each, inner) for each in value)
-    return True  # what else there may be is the plugin's own to judge
+    return True  # any other annotation is left to the plugin to check
 
 
 _NAMES: dict[Any, str] = {bool: "true or false", str: "a string", int: "a whole number", float: "a number", dict: "a table"}
@@ -174,7 +177,7 @@ def _called(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_called(member) for member in members if member is not NoneType)
     if get_origin(kind) in (dict, Mapping):
-        return "a table" if members[1] is Any else f"a table, each value of it {_called(members[1])}"
+        return "a table" if members[1] is Any else f"a table in which each value is {_called(members[1])}"
     if get_origin(kind) in (list, tuple):
         return "a list"
-    return _NAMES.get(kind, "something else")
+    return _NAMES.get(kind, "another type")

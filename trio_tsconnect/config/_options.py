@@ -1,8 +1,9 @@
-"""The parts of a `ProxyConfig`: frozen values, each field with its unit, its bound, and what happens when it is crossed.
+"""The parts of a `ProxyConfig`, as frozen values. Each field documents its unit, its bounds, and what happens when a limit is exceeded.
 
-Every time is in seconds and may be `inf`, which switches that limit off; every size is in bytes.
+All times are in seconds; `inf` disables the limit. All sizes are in bytes.
 
-The annotations are resolved before `public` moves a class to a package where their names mean nothing: cattrs reads them.
+`attrs.resolve_types` must run before `public`: cattrs reads the annotations, and `public` changes `__module__` to a package in which the
+names of the annotations are not defined.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _check_parser(_instance: Any, attribute: Any, value: Any) -> None:
 
 
 def split_connect_pattern(pattern: object) -> tuple[str, int | None] | None:
-    """`host:port`, where host may be `*` or `*.domain` and port `*`, as (host, port or None for any); None when it is none."""
+    """Parse `host:port` into (host, port). The host may be `*` or `*.domain`; the port `*` becomes None. Return None if it is invalid."""
     if not isinstance(pattern, str):
         return None
     host, colon, port_text = pattern.rpartition(":")
@@ -74,83 +75,87 @@ def _check_connect(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class HttpConfig:
-    """How the engine speaks HTTP with clients: limits, times, and what it adds to or refuses in a message."""
+    """HTTP towards clients: limits, timeouts, and the fields that the proxy adds to or rejects in a message."""
 
     remap_required: bool = field(default=True, validator=flag)
-    """Without a matching rule answer 404; false sends such a request to the origin that it names, which makes an open proxy."""
+    """Answer 404 if no remap rule matches. False forwards such a request to the host that it names: this makes an open proxy."""
     inactivity_timeout: float = field(default=120.0, validator=seconds())
-    """Seconds without a byte in the middle of a transaction: a client is closed; an origin gives 504, or a cut response once it has begun."""
+    """Seconds without a byte during a transaction. Then a client that stopped sending its request body gets 408; a client that stopped
+    reading is disconnected; an origin that stopped gives 504, or a truncated response if the response has begun."""
     tunnel_timeout: float = field(default=300.0, validator=seconds())
-    """Seconds without a byte in either direction of a tunnel (an upgrade, or CONNECT); past it the tunnel is reset, both ways."""
+    """Seconds without a byte in either direction of a tunnel (CONNECT or an upgrade). Then the tunnel is reset on both sides."""
     header_timeout: float = field(default=10.0, validator=seconds())
-    """Seconds from the first byte of a request head to its end; past it the client gets 408 and is closed."""
+    """Seconds from the first to the last byte of a request head. Then the client gets 408 and the connection is closed."""
     keep_alive_timeout: float = field(default=60.0, validator=seconds())
-    """Seconds that a client connection may be idle between two requests; past it the connection is closed."""
+    """Seconds that a client connection may wait for its first or next request. Then the connection is closed."""
     transaction_timeout: float | None = field(default=None, validator=seconds(optional=True))
-    """Seconds for one whole transaction, None for no limit; past it 504, or a cut response once it has begun."""
+    """Seconds for one whole transaction. Then 504, or a truncated response if the response has begun. None: no limit."""
     drain_timeout: float = field(default=10.0, validator=seconds(zero=True))
-    """Seconds that transactions get to finish when the proxy closes, 0 for none; past it they are cancelled."""
+    """Seconds that running transactions may take to finish when the proxy closes. Then they are cancelled. 0 cancels at once."""
     close_timeout: float = field(default=5.0, validator=seconds(zero=True))
-    """Seconds that what was cancelled gets to end: children of a transaction (past it their connections are aborted and they are logged as
-    overdue), closing hooks, a log that is closed, and after `drain_timeout` the process of `tsconnect serve`."""
+    """Seconds that work may take to end after it was cancelled or closed: the children of a transaction (then their connections are aborted
+    and they are logged as overdue), the closing hooks, the log, and, after `drain_timeout`, the process of `tsconnect serve`."""
     error_timeout: float = field(default=1.0, validator=seconds(zero=True))
-    """Seconds beyond the end of a transaction (its deadline, `transaction_timeout`) in which its error is still told: hooks that take longer
-    are left out, and after as long again a response that the client does not take is given up."""
+    """Seconds after the deadline or `transaction_timeout` of a transaction in which its error response may still be sent. Hooks that take
+    longer are cancelled and the response is sent without their changes. After the same time again, the response is abandoned."""
     min_rate: int | None = field(default=None, validator=size(least=1, optional=True))
-    """Bytes per second that a client must send of a request body, and take of a response, on average over the time that it is waited for
-    beyond `header_timeout`; slower ones end as `inactivity_timeout` ends them. None for no such limit."""
+    """Minimum rate, in bytes per second, at which a client must send a request body and read a response. The proxy waits for the client
+    `header_timeout` seconds plus one second for every `min_rate` bytes transferred; then as for `inactivity_timeout`. None: no limit."""
     linger_timeout: float = field(default=2.0, validator=seconds(zero=True))
-    """Seconds that a closing connection still reads and drops input, so that its response is not lost to a reset; 0 closes at once."""
+    """Seconds that a closing connection reads and discards input, so that a TCP reset does not destroy its response. 0: closed at once."""
     max_request_line: int = field(default=8192, validator=size(least=16))
-    """Bytes of a request line; a longer one gets 414."""
+    """Maximum bytes of a request line. A longer one gets 414."""
     max_head: int = field(default=32768, validator=size(least=64))
-    """Bytes of a whole message head or trailer section; a client's gets 431, an origin's 502."""
+    """Maximum bytes of a message head or of a trailer section. A larger one from a client gets 431, from an origin 502."""
     max_fields: int = field(default=100, validator=count(least=1))
-    """Field lines in a head; a request with more gets 431, an origin's response 502."""
+    """Maximum number of field lines in a head. A request with more gets 431, an origin response with more gives 502."""
     max_request_body: int | None = field(default=None, validator=size(least=0, optional=True))
-    """Bytes of a request body, None for no limit (memory is constant in any case); a larger one gets 413."""
+    """Maximum bytes of a request body. A larger one gets 413. None: no limit; memory use is bounded in either case."""
     max_requests_per_connection: int | None = field(default=None, validator=count(least=1, optional=True))
-    """Requests on one client connection, None for no limit; the last response says `Connection: close`."""
+    """Maximum requests on one client connection. The last response says `Connection: close`. None: no limit."""
     max_connections: int | None = field(default=None, validator=count(least=1, optional=True))
-    """Client connections of the whole proxy, None for no limit; one more is closed before it is read."""
+    """Maximum client connections of the proxy, HTTP/2 connections included. One more is closed unread. None: no limit."""
     drain_body: int = field(default=65536, validator=size(least=0))
-    """Bytes of an unread request body that are read and dropped after an early response; with more to come the connection is closed."""
+    """Bytes of a request body that are read and discarded after an early response. If more follow, the connection is closed."""
     half_close: Literal["abort", "finish"] = field(default="abort", validator=one_of("abort", "finish"))
-    """What the end of a socket's input means once a transaction has waited `gone_check_interval`: `abort` it, or `finish` and answer."""
+    """Reaction to the end of input on a client socket, for transactions longer than `gone_check_interval`: `abort` the transaction, or
+    `finish` it and answer. The end of input of a TLS connection always aborts."""
     gone_check_interval: float = field(default=0.25, validator=seconds())
-    """Seconds that a transaction waits before it is watched for a client that has gone; a shorter one is always answered."""
+    """Seconds after which the proxy checks whether the client of a waiting transaction is still there. Shorter ones are always answered."""
     via: str | None = field(default="trio_tsconnect", converter=_none_if_empty, validator=_check_via)
-    """The name in the Via field, by which loops are found as well; empty or None adds no Via and finds no loops."""
+    """Name of this proxy in the Via field, also used to detect loops. Empty or None: no Via field and no loop detection."""
     forwarded: Literal["off", "x-forwarded", "forwarded", "both"] = field(
         default="x-forwarded", validator=one_of("off", "x-forwarded", "forwarded", "both")
     )
-    """Which fields tell an origin who the client is: X-Forwarded-For/-Proto/-Host, RFC 7239 Forwarded, both or none."""
+    """Fields that tell the origin who the client is: `x-forwarded` (X-Forwarded-For/-Proto/-Host), `forwarded` (RFC 7239), both or none."""
     trust_forwarded: bool = field(default=False, validator=flag)
-    """Append to the client's own Forwarded and X-Forwarded-* fields, and believe a client in clear text that it asks for `https`; false drops
-    every X-Forwarded-*, X-Real-IP and Forwarded, for any client can invent them."""
+    """Keep the client's Forwarded and X-Forwarded-* fields and append to them, and accept `https` targets on cleartext connections. False
+    removes every X-Forwarded-*, X-Real-IP and Forwarded field that a client sends, because any client can forge them."""
     underscores: Literal["owned", "drop", "keep"] = field(default="owned", validator=one_of("owned", "drop", "keep"))
-    """Fields with an underscore in their name, which CGI and WSGI take for those with a hyphen: drop those whose hyphened name is `owned` by
-    the proxy or a plugin or is there as well, `drop` all that clients send, or `keep` them."""
+    """Handling of field names with an underscore, which CGI and WSGI cannot tell from a hyphen. `owned` removes a field if the same name
+    with hyphens is set by the proxy or a plugin, or is also present. `drop` removes all that clients send. `keep` forwards them."""
     expect: Literal["forward", "answer"] = field(default="forward", validator=one_of("forward", "answer"))
-    """For `Expect: 100-continue`: `forward` it and relay the origin's 100, or `answer` with 100 here and send no Expect on."""
+    """For `Expect: 100-continue`: `forward` it and relay the origin's 100, or `answer` 100 and forward the request without Expect."""
     unknown_expect: Literal["refuse", "forward"] = field(default="refuse", validator=one_of("refuse", "forward"))
-    """For any other expectation: `refuse` it with 417, or `forward` it."""
+    """For any other expectation: `refuse` with 417, or `forward` it."""
     deadline_header: str | None = field(default=None, converter=_none_if_empty, validator=_check_via)
-    """The field that tells an origin how many milliseconds are left until the transaction's deadline; empty or None sends none."""
+    """Field that tells the origin the milliseconds left until the deadline of the transaction. Empty or None: no such field."""
     connect: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_connect)
-    """Where CONNECT may go, as `host:port` with `*`, `*.domain` and port `*` as wildcards; anything else gets 403, and by default all does."""
+    """Allowed targets of CONNECT, as `host:port`. The host may be `*` or `*.domain`, the port `*`. Any other target gets 403. The default
+    allows none."""
     parser: Literal["h11", "fast"] = field(default="h11", validator=[one_of("h11", "fast"), _check_parser])
-    """Who parses HTTP/1.1: `h11`, or `fast`, its compiled form from the extra of that name."""
+    """HTTP/1.1 parser: `h11`, or `fast`, a compiled h11 from the extra `fast`."""
     max_depth: int = field(default=8, validator=count(least=1, most=64))
-    """Levels of internal requests below a root transaction, at most 64; a deeper `connect` is refused with reason `depth`."""
+    """Maximum levels of internal requests below a root transaction, 1 to 64. A deeper `connect` is refused with reason `depth`."""
     max_descendants: int = field(default=100, validator=count(least=1))
-    """Internal requests below one root transaction, over its whole life, on however many connections: the last response says
-    `Connection: close`, and one more `connect` is refused with reason `descendants`."""
+    """Maximum internal requests below one root transaction during its whole life, on all connections together. The response to the last one
+    says `Connection: close`. One more `connect` is refused with reason `descendants`."""
     max_concurrent_internal: int = field(default=1000, validator=count(least=1))
-    """Virtual connections alive in the whole proxy that code of this process opened; one more is refused with reason `concurrency`."""
+    """Maximum open virtual connections for internal requests in the whole proxy; children of an internal transaction do not
+    count unless they are detached. One more is refused with reason `concurrency`."""
 
     def permits_connect(self, host: str, port: int) -> bool:
-        """True when a pattern of `connect` lets CONNECT go to this host (without brackets) and port."""
+        """Return True if `connect` allows CONNECT to this host (without brackets) and port."""
         host = host.lower()
         for pattern in self.connect:
             split = split_connect_pattern(pattern)
@@ -176,85 +181,87 @@ def _check_lenient(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class OriginConfig:
-    """How the engine speaks with origins: trust, times, and the bounds of the pool."""
+    """HTTP towards origins: TLS trust, timeouts, and the limits of the connection pool."""
 
     verify: bool = field(default=True, validator=flag)
-    """Check an https origin's certificate and name; one that fails gives 502. False accepts anybody."""
+    """Verify the certificate and name of an https origin. A failure gives 502. False accepts any certificate."""
     ca_file: str | None = field(default=None, validator=file_name(optional=True), metadata={"path": True})
-    """PEM file of the authorities to trust instead of the system's, None for the system's."""
+    """PEM file of the certificate authorities to trust instead of the system's. None: the system's."""
     connect_timeout: float = field(default=10.0, validator=seconds())
-    """Seconds for a connection and its TLS handshake; past it 504 (refused or of unknown name: 502)."""
+    """Seconds to connect, including the TLS handshake. Then 504. A refused connection or an unknown host name gives 502."""
     response_timeout: float = field(default=120.0, validator=seconds())
-    """Seconds from the end of the request to the first byte of the response; past it 504."""
+    """Seconds from the end of the request to the first byte of the response. Then 504."""
     max_connections: int | None = field(default=None, validator=count(least=1, optional=True))
-    """Connections to one origin, idle ones included, None for no limit; past it a transaction waits for one to come free."""
+    """Maximum connections to one origin, including idle ones. At the limit, a transaction waits for a free one. None: no limit."""
     max_share: float = field(default=0.75, validator=_check_share)
-    """Part of `max_connections`, above 0 and at most 1, that one client address may hold, and one client connection, so that others find a
-    place; behind a proxy that speaks for all clients set 1. The process's own requests are not counted."""
+    """Share of `max_connections`, above 0 and at most 1, that one client address, or one client connection, may hold (rounded up). Set 1
+    behind a proxy through which all clients have the same address. Internal requests are not counted."""
     stall_timeout: float = field(default=5.0, validator=seconds())
-    """Seconds that a client may hold one of `max_connections` without sending of its request body, or reading of its response, when others wait
-    for one; past it 408, or a cut response once it has begun."""
+    """Seconds that a client may hold one of `max_connections` without sending its request body or reading its response while other
+    transactions wait for a connection. Then 408, or a truncated response if the response has begun."""
     wait_timeout: float = field(default=10.0, validator=seconds(zero=True))
-    """Seconds that a transaction waits for a connection when all are taken; past it 503."""
+    """Seconds that a transaction waits for a connection when all of `max_connections` are in use. Then 503."""
     keep_alive_timeout: float = field(default=30.0, validator=seconds(zero=True))
-    """Seconds that an idle connection is kept for another request, 0 to keep none; past it the connection is closed."""
+    """Seconds that an idle connection is kept for another request. Then it is closed. 0 keeps none."""
     max_idle: int | None = field(default=64, validator=count(least=0, optional=True))
-    """Idle connections kept for one origin, None for any number; one more is closed when it becomes idle."""
+    """Maximum idle connections kept for one origin. One more is closed when it becomes idle. None: no limit."""
     lenient: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_lenient)
-    """What origins are forgiven: `chunk_padding`, white space after a chunk's size; `status`, a status above 599, which counts as 502 to
-    nobody but is sent on. Empty: each gives 502."""
+    """Protocol errors of origins that are tolerated: `chunk_padding`, white space after a chunk size; `status`, a status code above 599,
+    which is forwarded as it is. Any error that is not listed here gives 502."""
     max_retries: int = field(default=5, validator=count(least=0))
-    """Further attempts of one transaction that plugins may ask for (`Transaction.retry`); after these the response at hand is sent."""
+    """Maximum additional attempts of one transaction that plugins request (`Transaction.retry`). Then the current response is sent."""
     max_interim: int = field(default=32, validator=count(least=0))
-    """Interim (1xx) responses that an origin may send before its final one, over all attempts; one more gives 502."""
+    """Maximum interim (1xx) responses of an origin before the final one, over all attempts. One more gives 502."""
     retries: int = field(default=1, validator=count(least=0))
-    """Fresh attempts for an idempotent request without a body when a reused connection died before it answered; then 502."""
+    """Additional attempts, on a new connection, for an idempotent request without a body if a reused connection closes before it
+    answers. Then 502."""
 
     def __attrs_post_init__(self) -> None:
         if not self.verify and self.ca_file is not None:
-            raise ConfigError("is of no use while verify is false, expected one or the other", key="ca_file")
+            raise ConfigError("has no effect while verify is false, expected only one of the two", key="ca_file")
 
 
 @public("trio_tsconnect")
 @attrs.resolve_types
 @attrs.frozen
 class LogConfig:
-    """Where the records of transactions go."""
+    """Destination and format of the log records."""
 
     path: str | None = field(default=None, validator=file_name(optional=True), metadata={"path": True})
-    """The file that records are appended to, None for standard error."""
+    """File that records are appended to. None: standard error."""
     format: Literal["json"] = field(default="json", kw_only=True, validator=one_of("json"))
-    """How a record is written: `json`, one JSON object a line."""
+    """Format of a record: `json`, one JSON object per line."""
     flush_interval: float = field(default=0.2, kw_only=True, validator=seconds(zero=True))
-    """Seconds that a record may wait before it is written, 0 for at once."""
+    """Maximum seconds before a record is written. 0: at once."""
 
 
 @public("trio_tsconnect")
 @attrs.resolve_types
 @attrs.frozen
 class TlsFiles:
-    """The files that a TLS listener proves itself with."""
+    """Certificate and key files of a TLS listener."""
 
     certificate: str = field(validator=file_name(optional=False), metadata={"path": True})
-    """PEM file of the certificate and the chain above it."""
+    """PEM file of the certificate, followed by its chain."""
     key: str = field(validator=file_name(optional=False), metadata={"path": True})
-    """PEM file of its private key, not encrypted."""
+    """PEM file of the private key, not encrypted."""
     client_ca: str | None = field(default=None, kw_only=True, validator=file_name(optional=True), metadata={"path": True})
-    """PEM file of the authorities by which clients' certificates are verified; clients are asked for one, and access rules say who needs it."""
+    """PEM file of the certificate authorities that verify client certificates. If set, clients are asked for a certificate; access rules
+    decide who needs one."""
 
 
-_NO_HOSTS = frozenset({"fd", "unix"})  # "fd:3" is meant for a descriptor, and not for a host of that name
+_NO_HOSTS = frozenset({"fd", "unix"})  # "fd:3" most likely means a file descriptor, not a host named "fd"
 
 
 def split_address(address: object) -> tuple[str, int] | None:
-    """`host:port` or `[v6]:port` as (host without brackets, port); None when it is neither."""
+    """Parse `host:port` or `[v6]:port` into (host without brackets, port). Return None if it is neither."""
     if not isinstance(address, str):
         return None
     try:
         host, port = parse_authority(address)
     except ValueError:
         return None
-    # "*" may be part of a name by the grammar of URIs, and is no address by anybody's.
+    # The URI grammar allows "*" in a host name, but no listener can bind to it.
     return None if port is None or "*" in host or host in _NO_HOSTS else (host, port)
 
 
@@ -267,28 +274,28 @@ def _check_address(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen
 class ListenConfig:
-    """One address where clients are met; HTTP/1.1 and HTTP/2 are both served there."""
+    """One listening address. It serves HTTP/1.1 and HTTP/2."""
 
     address: str = field(default="127.0.0.1:8443", validator=_check_address)
-    """`host:port`, or `[v6]:port`; port 0 takes a free one, and the line that announces the listener says which."""
+    """`host:port` or `[v6]:port`. Port 0 selects a free port; the line that announces the listener shows it."""
     tls: TlsFiles | None = field(
         default=None,
         kw_only=True,
         validator=attrs.validators.optional(instance_of(TlsFiles, expected="a certificate and a key")),
     )
-    """Certificate and key of a TLS listener, None for cleartext."""
+    """Certificate and key of a TLS listener. None: cleartext."""
 
     @property
     def host(self) -> str:
-        """The address's host, without the brackets of an IPv6 literal."""
+        """The host of the address, without the brackets of an IPv6 literal."""
         return self._split()[0]
 
     @property
     def port(self) -> int:
-        """The address's port; 0 asks for a free one."""
+        """The port of the address. 0 means any free port."""
         return self._split()[1]
 
     def _split(self) -> tuple[str, int]:
         split = split_address(self.address)
-        assert split is not None  # the validator has seen to it
+        assert split is not None  # guaranteed by the validator
         return split

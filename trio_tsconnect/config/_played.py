@@ -1,7 +1,8 @@
-"""Origins that something in this process plays: what a rule's `to` names by a scheme of its own, as `asgi:package.module:app`.
+"""Origins inside this process, which the `to` of a remap rule names with a scheme of their own, such as `asgi:package.module:app`.
 
-The law: the engine knows no edge. An edge registers its scheme when it is imported, and a plugin that intercepts plays the origin; all that
-is known here is which module to import for a scheme that has not been registered yet.
+Invariant: the core does not import an edge package until a rule needs it. An edge package registers its scheme when it is imported, and
+provides a plugin that intercepts the transaction and serves it. This module only knows which package to import for a scheme that is
+not registered yet.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from trio_tsconnect.config._checks import ConfigError
 from trio_tsconnect.config._plugin_base import PluginBase
 
 Load = Callable[[], PluginBase]
-"""Makes the plugin; `ConfigError` when what it is made of is not there."""
+"""Creates the plugin. Raises `ConfigError` if the target cannot be loaded."""
 Parse = Callable[[str], Load]
-"""Judges what follows the scheme and its colon, without loading anything; `ConfigError` when it is not sound."""
+"""Validates the text after `scheme:` without loading anything. Raises `ConfigError` if it is invalid."""
 
 _AT_HOME = {"asgi": "trio_tsconnect.asgi", "asgi+trio": "trio_tsconnect.asgi"}
 _registered: dict[str, Parse] = {}
@@ -24,23 +25,26 @@ _registered: dict[str, Parse] = {}
 
 @public("trio_tsconnect.config")
 def register_origin_scheme(scheme: str, parse: Parse) -> None:
-    """Make `to = "scheme:..."` of a remap rule mean the plugin that `parse("...")()` makes. The same `to` is loaded once for a proxy."""
+    """Register a scheme for the `to` of remap rules: `scheme:...` is served by the plugin that `parse("...")()` returns.
+
+    A proxy loads equal `to` values once.
+    """
     _registered[scheme.lower()] = parse
 
 
 def is_origin_scheme(scheme: str) -> bool:
-    """Whether something plays origins of this scheme."""
+    """Return True if the scheme is registered or can be imported."""
     return scheme.lower() in _registered or scheme.lower() in _AT_HOME
 
 
 def check_origin(to: str) -> None:
-    """`ConfigError` when a `to` of such a scheme is not sound. Nothing of what it names is loaded."""
+    """Validate a `to` of a registered scheme, without loading its target. Raises `ConfigError` if it is invalid."""
     _parse(to)
 
 
 @public("trio_tsconnect.config")
 def load_origin(to: str) -> PluginBase:
-    """The plugin that plays the origin; `ConfigError` when it cannot be loaded."""
+    """Return the plugin that serves as the origin. Raises `ConfigError` if it cannot be loaded."""
     return _parse(to)()
 
 
@@ -52,5 +56,5 @@ def _parse(to: str) -> Load:
     try:
         parse = _registered[scheme]
     except KeyError:
-        raise ConfigError(f'nothing plays origins of the scheme "{scheme}"', key="to") from None
+        raise ConfigError(f'no origin is registered for the scheme "{scheme}"', key="to") from None
     return parse(what)

@@ -1,7 +1,7 @@
-"""What a configuration knows of a plugin.
+"""The base class of plugins, as far as the configuration needs it.
 
-A configuration holds plugins, and a plugin is given transactions that show their configuration. This base class breaks that circle:
-`config/` knows it, and `hooks/`, which knows `config/`, derives `Plugin` from it.
+A configuration contains plugins, and plugins use transactions, which contain their configuration. This class breaks that import cycle:
+`config/` uses it, and `hooks/`, which imports `config/`, derives `Plugin` from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from trio_tsconnect._util import public
 
 @public("trio_tsconnect.config")
 class PluginBase:
-    """The base of `trio_tsconnect.Plugin`, which is the class to derive from."""
+    """The base class of `trio_tsconnect.Plugin`. Derive plugins from `Plugin`, not from this class."""
 
     log_name: str = ""
-    """The name by which the log knows the plugin: "" takes the name of its class, with `#2` and so on for further ones in one proxy."""
+    """Name of the plugin in the log. "" means the class name, followed by `#2`, `#3` and so on for further instances in one proxy."""

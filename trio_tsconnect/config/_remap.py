@@ -1,7 +1,9 @@
-"""Remap: which rule a target URI falls under, and where that sends it. One law: a request never leaves the path that its rule opened.
+"""Remap rules: find the rule that matches a target URI, and compute the URI at the origin.
 
-Prefixes are compared with the path as it was received: nothing is decoded, merged or resolved, for the origin would see something
-else than was judged. A path whose dot segments, plain or percent-encoded, would climb above the prefix of its rule has no rule at all.
+Invariant: a request never reaches a path outside the prefix of its rule.
+
+Prefixes are compared with the path as received. Nothing is decoded, merged or resolved: otherwise the origin would get another path than
+the one that was checked. A path with dot segments, plain or percent-encoded, that lead above the prefix of its rule matches no rule.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ _HTTP_OVERRIDES = frozenset(
 )
 _ORIGIN_OVERRIDES = frozenset({"connect_timeout", "response_timeout", "wait_timeout", "retries"})
 
-_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # a WebSocket begins as an HTTP request (RFC 6455 §4.1)
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}  # a WebSocket starts as an HTTP request (RFC 6455 §4.1)
 _PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")  # RFC 3986 §3.3
 _TWO_DOTS = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
+# Anything by which origins may read a path differently; other paths need no second lookup in `RemapTable.match`.
 _ODD = re.compile(r"%|//|/\.|;|\\")
 _SEPARATORS = re.compile(r"[/\\]")
 
@@ -73,69 +76,71 @@ def _check_overrides(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen
 class RemapRule:
-    """One rule: requests for what is under `from_` go to `to`.
+    """A remap rule: requests that match `from_` are sent to `to`.
 
     `from_` is `http://host[:port]/path` (that scheme and port; `ws` counts as `http`, `wss` as `https`), `//host/path` (any scheme and
-    port), `//host:port/path` (any scheme) or `/path` (any host). A path that ends in `/` covers everything below it; one that does not
-    covers itself and everything below it, but no longer name: `/v1` covers `/v1`, `/v1?q` and `/v1/x`, and not `/v1x`.
+    port), `//host:port/path` (any scheme) or `/path` (any host). A path that ends in `/` matches everything below it. Any other path
+    matches itself and everything below it, but not a longer name: `/v1` matches `/v1`, `/v1?q` and `/v1/x`, but not `/v1x`.
 
-    `to` is `http://host[:port]/path`, `https://...` or `unix:/socket[:/path]`; its path takes the place of the prefix, what follows the
-    prefix is appended with exactly one slash between, and the query stays. Anything else raises `ConfigError`, a `ValueError`.
+    `to` is `http://host[:port]/path`, `https://...`, `unix:/socket[:/path]` or `asgi:package.module:app`. Its path replaces the prefix, the
+    rest of the request path is appended with exactly one slash in between, and the query is kept. Any other form raises `ConfigError`, a
+    `ValueError`.
     """
 
     from_: str
-    """What the rule covers: `http://host/path`, `//host/path` (any scheme and port) or `/path` (any host)."""
+    """Requests that the rule matches: `http://host/path`, `//host/path` (any scheme and port) or `/path` (any host)."""
     to: str
-    """Where it sends what it covers: `http://host/path`, `https://host/path`, `unix:/socket` or `asgi:package.module:app`."""
+    """Origin that they are sent to: `http://host/path`, `https://host/path`, `unix:/socket` or `asgi:package.module:app`."""
     preserve_host: bool = field(default=False, kw_only=True, validator=flag)
-    """Leave the client's Host and use it as SNI; false sends the origin's, and the client's in X-Forwarded-Host."""
+    """Forward the client's Host field, and use it for SNI. False sends the origin's host, and the client's in X-Forwarded-Host."""
     ca_file: str | None = field(default=None, kw_only=True, validator=file_name(optional=True), metadata={"path": True})
-    """PEM file of the authorities to trust for this origin, which is then verified; None takes `origin.ca_file`."""
+    """PEM file of the certificate authorities to trust for this origin; implies `verify`. None: `origin.ca_file`."""
     verify: bool | None = field(default=None, kw_only=True, validator=optional_flag)
-    """Check this origin's certificate and name; None takes `origin.verify`."""
+    """Verify the certificate and name of this origin. None: `origin.verify`."""
     plugins: tuple[PluginBase, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(PluginBase))
-    """Plugins for the transactions of this rule, after those of the proxy; in a file, names, or tables of `use` and `options`."""
+    """Plugins for the transactions of this rule, run after those of the proxy. In a file: names, or tables with `use` and `options`."""
     access: tuple[AccessRule, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(AccessRule))
-    """Who may use this rule; a request must get past these and past those of the proxy."""
+    """Access rules for this rule. A request must be allowed by them and by those of the proxy."""
     config: Mapping[str, object] | None = field(
         default=None, kw_only=True, converter=_freeze_overrides, validator=_check_overrides, hash=False
     )
-    """Options that this rule's transactions see instead of the proxy's, by name; not all of `HttpConfig` and `OriginConfig` may be set so."""
+    """Options by name that replace those of the proxy for the transactions of this rule. Only some options of `HttpConfig` and
+    `OriginConfig` are allowed."""
 
     scheme: str | None = field(init=False, eq=False, repr=False)
-    """`http` or `https`, None for both."""
+    """`http` or `https`; None matches both."""
     host: str | None = field(init=False, eq=False, repr=False)
-    """The host in lower case and without brackets, None for any."""
+    """Host in lower case and without brackets; None matches any."""
     port: int | None = field(init=False, eq=False, repr=False)
-    """The port, None for any."""
+    """Port; None matches any."""
     prefix: str = field(init=False, eq=False, repr=False)
-    """The path prefix; begins with `/`."""
+    """Path prefix; starts with `/`."""
     target: TargetURI = field(init=False, eq=False, repr=False)
-    """`to` as a URI; for a Unix socket its host is `localhost`."""
+    """`to` as a URI. For a Unix socket, and for an origin in this process, the host is `localhost`."""
     unix: str | None = field(init=False, eq=False, repr=False)
-    """The path of the Unix socket to connect to, None when the target's host and port are."""
+    """Path of the Unix socket to connect to; None if the origin is not a Unix socket."""
     played: str | None = field(init=False, eq=False, repr=False)
-    """`to`, when something in this process plays the origin; else None."""
+    """`to`, if the origin is served inside this process; otherwise None."""
 
     def __attrs_post_init__(self) -> None:
         scheme, host, port, prefix = _parse_from(self.from_)
         target, unix = _parse_to(self.to)
         played = self.to if is_origin_scheme(self.to.partition(":")[0]) else None
         derived = {"scheme": scheme, "host": host, "port": port, "prefix": prefix, "target": target, "unix": unix, "played": played}
-        if played:  # an application has no name of its own: it sees the client's Host
+        if played:  # an application has no host name: it gets the client's Host
             derived["preserve_host"] = True
         for name, value in derived.items():
             object.__setattr__(self, name, value)
         if self.verify is False and self.ca_file is not None:
-            raise ConfigError("is of no use while verify is false, expected one or the other", key="ca_file")
+            raise ConfigError("has no effect while verify is false, expected only one of the two", key="ca_file")
 
     def http_config(self, base: HttpConfig) -> HttpConfig:
-        """The proxy's `HttpConfig` as this rule's transactions see it; `base` itself when the rule overrides nothing of it."""
+        """Return the proxy's `HttpConfig` with the overrides of this rule; `base` itself if there are none."""
         changes: dict[str, Any] = {k: v for k, v in self.config.items() if k in _HTTP_OVERRIDES} if self.config else {}
         return attrs.evolve(base, **changes) if changes else base
 
     def origin_config(self, base: OriginConfig) -> OriginConfig:
-        """The proxy's `OriginConfig` as this rule's transactions see it; `base` itself when the rule changes nothing of it."""
+        """Return the proxy's `OriginConfig` with the overrides of this rule; `base` itself if there are none."""
         changes: dict[str, Any] = {k: v for k, v in self.config.items() if k in _ORIGIN_OVERRIDES} if self.config else {}
         if self.verify is not None:
             changes["verify"] = self.verify
@@ -184,25 +189,25 @@ def _parse_to(text: object) -> tuple[TargetURI, str | None]:
 
 
 def _parse_place(rest: str, text: str, key: str) -> tuple[str, int | None, str]:
-    """`host[:port][/path]` as host, port and path; a missing path is `/`."""
+    """Parse `host[:port][/path]` into host, port and path. A missing path is `/`."""
     authority, slash, path = rest.partition("/")
     try:
         host, port = parse_authority(authority)
     except ValueError:
         host, port = "", None
     if not host or port == 0:
-        raise ConfigError(f"{shown(authority)} in {shown(text)} is no host, expected host, host:port or [v6]:port", key=key)
+        raise ConfigError(f"{shown(authority)} in {shown(text)} is not a host, expected host, host:port or [v6]:port", key=key)
     if "*" in host:
-        raise ConfigError(f"{shown(authority)} has a wildcard, expected one host, or /path alone for any", key=key)
+        raise ConfigError(f"{shown(authority)} has a wildcard, expected one host, or /path alone for any host", key=key)
     return host, port, _parse_path(slash + path or "/", key)
 
 
 def _parse_path(path: str, key: str) -> str:
     if not _PATH.fullmatch(path):
-        expected = "expected one that begins with / and has no query, fragment, space or stray %"
-        raise ConfigError(f"{shown(path)} is no path, {expected}", key=key)
+        expected = "expected one that starts with / and has no query, fragment, space or stray %"
+        raise ConfigError(f"{shown(path)} is not a path, {expected}", key=key)
     if any(segment in (".", "..") for segment in unquote(path).split("/")):
-        raise ConfigError(f"{shown(path)} has dot segments, expected the path that they stand for", key=key)
+        raise ConfigError(f"{shown(path)} has dot segments, expected a path without them", key=key)
     return path
 
 
@@ -210,23 +215,23 @@ def _parse_path(path: str, key: str) -> str:
 @attrs.resolve_types
 @attrs.frozen
 class Match:
-    """The answer of a remap table: the rule that a target URI falls under, and the URI that it becomes."""
+    """The result of a lookup in a remap table: the rule that matches a target URI, and the URI at the origin."""
 
     rule: RemapRule
-    """The rule."""
+    """Rule that matches."""
     target: TargetURI
-    """Where the request goes."""
+    """URI at the origin."""
 
 
 class _Bucket:
-    """The rules of one scheme, host and port: a dict by prefix, tried from the longest prefix on, once for each length there is."""
+    """The rules of one scheme, host and port: a dict by prefix. A lookup tries each existing prefix length, the longest first."""
 
     __slots__ = ("lengths", "rules")
 
     def __init__(self, rules: Iterable[RemapRule]) -> None:
         self.rules: dict[str, RemapRule] = {}
         for rule in rules:
-            self.rules.setdefault(rule.prefix, rule)  # of two equal ones the first counts
+            self.rules.setdefault(rule.prefix, rule)  # of two rules with the same prefix, the first is used
         self.lengths = sorted({len(prefix) for prefix in self.rules}, reverse=True)
 
     def find(self, path: str) -> RemapRule | None:
@@ -239,15 +244,15 @@ class _Bucket:
 
 @public("trio_tsconnect.config")
 class RemapTable:
-    """All remap rules of a proxy, ready to be asked.
+    """All remap rules of a proxy, indexed for lookup.
 
-    Of the rules that cover a URI the one that names the host comes first, then the one that names scheme and port, then the one that
-    names the port, then the one with the longest path, then the one that was given first.
+    If several rules match a URI, the order of preference is: a rule with scheme, host and port; a rule with host and port; a rule with host
+    only; a rule for any host. Among rules of the same form the longest path is used, and for equal paths the rule that was given first.
     """
 
     def __init__(self, rules: Iterable[RemapRule] = ()) -> None:
         self.rules: tuple[RemapRule, ...] = tuple(rules)
-        """The rules, in the order given."""
+        """All rules, in the order given."""
         places: dict[tuple[str | None, str | None, int | None], list[RemapRule]] = {}
         for rule in self.rules:
             places.setdefault((rule.scheme, rule.host, rule.port), []).append(rule)
@@ -257,14 +262,15 @@ class RemapTable:
         return f"<RemapTable: {len(self.rules)} rules>"
 
     def match(self, uri: TargetURI) -> Match | None:
-        """The rule for a target URI and where it sends it.
+        """Return the rule that matches a target URI, and the URI at the origin.
 
-        None when no rule covers it, when its path climbs out of the rule that does, and when the path, read as an origin may read it (decoded,
-        dot segments resolved, slashes merged), falls under another rule: `/%61dmin` must not walk around a rule for `/admin`.
+        Return None if no rule matches, if dot segments lead above the prefix of the rule, or if the path as an origin may interpret it
+        (decoded, dot segments resolved, slashes merged) matches another rule: `/%61dmin` must not bypass a rule for `/admin`.
         """
         path, question, query = uri.path.partition("?")
-        # `OPTIONS *` and CONNECT have no path: they belong to the rule of their host's root, and keep what they have.
+        # `OPTIONS *` and CONNECT have no path: they match as `/` does, and keep their target.
         rule = self._find(uri, path if path.startswith("/") else "/")
+        # Security: an origin that decodes or resolves the path must not reach what another rule, with its own access rules, covers.
         if rule is None or (_ODD.search(path) and self._find(uri, plainly(path)) not in (rule, None)):
             return None
         base = rule.target
@@ -291,7 +297,7 @@ class RemapTable:
 
 
 def plainly(path: str) -> str:
-    """The path as an origin may come to read it: decoded, dot segments resolved, slashes merged, parameters of segments cut off."""
+    """Return the path as an origin may interpret it: decoded, dot segments resolved, slashes merged, segment parameters removed."""
     plain: list[str] = []
     name = ""
     for segment in _SEPARATORS.split(unquote(path)):
@@ -305,10 +311,10 @@ def plainly(path: str) -> str:
 
 
 def climbs(rest: str) -> bool:
-    """True when the dot segments of what follows a prefix lead above it, by the reading of any origin that may be behind.
+    """Return True if dot segments in `rest`, the path after a prefix, lead above that prefix in the interpretation of any origin.
 
-    Origins differ in whether they decode `%2f`, take `\\` for `/`, merge `//`, or cut a segment at `;`. So of every reading the worst is
-    taken: whatever one of them calls a `..` counts as a step up, and only what all of them call a name counts as a step down.
+    Origins differ: some decode `%2f`, treat `\\` as `/`, merge `//`, or end a segment at `;`. So the worst interpretation is assumed. A
+    segment that is `..` for any origin counts as one level up. A segment counts as one level down only if it is a name for all origins.
     """
     if not _TWO_DOTS.search(rest):
         return False

@@ -1,7 +1,10 @@
-"""From the tables of a configuration file to the values of the configuration. One law: the first fault comes out, and says where it is.
+"""Convert the tables of a configuration file to configuration values.
 
-cattrs makes the values, strictly: no key that is not known, nothing coerced. The classes judge what they are given, with the same words as
-for a value made in Python; the options of plugins, whose classes may judge nothing, are judged by their annotations as well.
+Invariant: an invalid file raises one `ConfigError`, for its first error, with the key of that error.
+
+cattrs creates the values in strict mode: unknown keys are rejected and nothing is coerced. The classes validate their own fields, so a file
+gets the same messages as a value created in Python. Option classes of plugins may have no validators, so their values are also checked
+against the annotations.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ T = TypeVar("T")
 
 
 def converter_of(folder: Path, *, strangers: bool = False) -> Converter:
-    """What makes values of tables. `strangers`: the classes are those of plugins, and may not judge their own values."""
+    """Return a converter from tables to values. `strangers`: the classes belong to plugins and may not validate their own fields."""
     from cattrs import Converter
 
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
@@ -37,7 +40,7 @@ def converter_of(folder: Path, *, strangers: bool = False) -> Converter:
     def is_optional_class(kind: Any) -> bool:
         return type(None) in get_args(kind) and any(map(attrs.has, get_args(kind)))
 
-    # Plain values pass through as they are: the classes judge them, with the same words as for a value made in Python.
+    # Plain values pass through unchanged: the classes validate them, with the same messages as for a value created in Python.
     plain_hook: Callable[[Any, Any], Any] = judge if strangers else lambda value, _kind: value
     for plain in (bool, int, float, str):
         converter.register_structure_hook(plain, plain_hook)
@@ -85,17 +88,17 @@ def _expect(value: Any, kind: type, expected: str) -> Any:
 
 
 def _key(field: Any) -> str:
-    """What a field is called in a file: `from` is a word of Python, and `[[plugin]]` reads better than a plural."""
+    """Return the key of a field in a file. It differs from the field name for `from_` (`from` is a keyword) and for `[[plugin]]`."""
     return str(field.metadata.get("key") or field.name.rstrip("_"))
 
 
 def _keys(kind: type) -> dict[str, str]:
-    """What the fields of a class are called in a file, by their names."""
+    """Return the keys in a file for the fields of a class, by field name."""
     return {field.name: _key(field) for field in attrs.fields(kind) if field.init}
 
 
 def first_fault(exc: BaseException, where: str = "", kind: type | None = None) -> ConfigError:
-    """The first of the faults that cattrs has collected, as one line; an unknown key before its table's other faults, which it explains."""
+    """Return the first error that cattrs collected. An unknown key comes before the other errors of its table, as it may explain them."""
     from cattrs import AttributeValidationNote, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 
     names = _keys(kind) if kind is not None and attrs.has(kind) else {}
@@ -118,8 +121,8 @@ def first_fault(exc: BaseException, where: str = "", kind: type | None = None) -
         case ConfigError():
             name = re.split(r"[.\[]", exc.key, maxsplit=1)[0]
             return ConfigError(exc.problem, key=_join(where, names.get(name, name) + exc.key[len(name) :]))
-        case ValueError() | TypeError():  # from a validator that is not ours: attrs puts the text first, and values after it
-            return ConfigError(str(exc.args[0]) if exc.args else "is not acceptable", key=where)
+        case ValueError() | TypeError():  # from a validator of a plugin: attrs passes the text first, then the values
+            return ConfigError(str(exc.args[0]) if exc.args else "is not a valid value", key=where)
         case _:
             raise exc
 
@@ -132,7 +135,7 @@ def _join(where: str, key: str) -> str:
 
 
 def _plugin(value: Any, folder: Path) -> PluginBase:
-    """`"package.module:Class"`, or a table of `use` and `options`, as the plugin that it names."""
+    """Create the plugin named by `"package.module:Class"` or by a table with `use` and `options`."""
     table = {"use": value} if isinstance(value, str) else dict(_expect(value, dict, "the name of a plugin, or a table with `use`"))
     for key in table.keys() - {"use", "options"}:
         raise ConfigError(f"unknown key{did_you_mean(key, ['use', 'options'])}", key=key)
@@ -146,11 +149,11 @@ def _plugin(value: Any, folder: Path) -> PluginBase:
             raise ConfigError(f"{plugin.__qualname__} takes no options, expected none", key="options")
         return _at("", make_plugin, plugin, None)
     options = _at("options", _structure_options, table.get("options", {}), kind, folder)
-    return _at("options", make_plugin, plugin, options)  # what it finds wrong now is wrong with its options
+    return _at("options", make_plugin, plugin, options)  # an error of the constructor is reported for its options
 
 
 def _at(key: str, act: Callable[..., T], *given: Any) -> T:
-    """Call, and say of a fault where it is."""
+    """Call `act`. Add `key` to the key of a `ConfigError`."""
     try:
         return act(*given)
     except ConfigError as exc:

@@ -1,7 +1,9 @@
-"""A `ProxyConfig` from a TOML file. One law: every fault is one line that names the file, the key, and what was expected.
+"""Load a `ProxyConfig` from a TOML file.
 
-The tables map one to one onto the classes of the configuration, which judge their own values (`_structure` makes them); here is what a
-file adds to that: its syntax, and whether the files that it names are there and fit together.
+Invariant: an invalid file raises one `ConfigError`, whose message is one line with the file, the key, and what is expected.
+
+The tables map one to one onto the configuration classes, which validate their own fields; `_structure` creates them. This module adds the
+checks that only a file needs: its syntax, and whether the files that it names exist and fit together.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _SYNTAX = re.compile(r"(?P<problem>.*) \((?:at )?(?P<place>[^()]*)\)", re.DOTALL
 
 
 def load(path: str | os.PathLike[str]) -> ProxyConfig:
-    """What the file says, with every default filled in; `ConfigError` when it cannot be used."""
+    """Load the file and fill in the defaults. Raises `ConfigError` if the file cannot be read or is invalid."""
     file = os.fspath(path)
     try:
         return _build(_parse(file), Path(file).absolute().parent)
@@ -46,7 +48,7 @@ def _parse(file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as exc:
         found = _SYNTAX.fullmatch(str(exc))
         problem, place = (found["problem"], found["place"]) if found else (str(exc), "")
-        # The standard library names the line of any fault but one that it finds when the text is over.
+        # tomllib reports the line of every error except one at the end of the file.
         place = place if place.startswith("line") else f"line {max(1, len(text.splitlines()))}"
         raise ConfigError(f"is not TOML: {problem}", key=place) from exc
 
@@ -62,7 +64,7 @@ def _build(raw: dict[str, Any], folder: Path) -> ProxyConfig:
     except Exception as exc:
         raise first_fault(exc) from exc
     if config.log is None:
-        # In a file, no [log] table means JSON lines on standard error, and not silence.
+        # A file without a [log] table logs JSON lines to standard error; it does not disable the log.
         config = attrs.evolve(config, log=LogConfig())
     _check_files(config)
     return config
@@ -72,7 +74,7 @@ def _build(raw: dict[str, Any], folder: Path) -> ProxyConfig:
 
 
 def _check_files(config: ProxyConfig) -> None:
-    """Look at every file the configuration names, so that `check` finds what `serve` would stumble over."""
+    """Check every file that the configuration names, so that `tsconnect check` finds what would make `tsconnect serve` fail."""
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
             _check_tls(listen.tls, f"listen[{index}].tls")
@@ -102,7 +104,7 @@ def _check_tls(tls: TlsFiles, where: str) -> None:
     if b"ENCRYPTED" in key:
         raise ConfigError(f"the private key in {tls.key} is encrypted, expected one without a passphrase", key=f"{where}.key")
     try:
-        # The empty passphrase keeps OpenSSL from asking on the terminal, whatever the file holds.
+        # An empty passphrase prevents OpenSSL from prompting on the terminal, whatever the file contains.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password="")
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
@@ -128,9 +130,9 @@ def _check_log(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a directory, expected a file", key="log.path")
     if not path.parent.is_dir():
-        raise ConfigError(f"no such directory: {path.parent}, expected one to write {path.name} in", key="log.path")
+        raise ConfigError(f"no such directory: {path.parent}, expected an existing directory for {path.name}", key="log.path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f"cannot write {path}, expected a file that may be written", key="log.path")
+        raise ConfigError(f"cannot write {path}, expected a writable file", key="log.path")
 
 
 def _read(name: str, key: str) -> bytes:

@@ -1,3 +1,3 @@
-"""The machine: sessions and their transactions, from the client's first byte to the record."""
+"""The engine: sessions and their transactions, from the first byte of a client to the log record."""
 
 from trio_tsconnect.engine._open import open_proxy as open_proxy

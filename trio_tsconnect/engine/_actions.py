@@ -1,4 +1,4 @@
-"""What a plugin does with a transaction."""
+"""The methods of `Transaction` that plugins call."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trio_tsconnect.stream import Identity, VirtualConnection
 
 
 class ServedTransaction(EngineTransaction):
-    """A transaction that is served. The engine makes these; its own functions ask for no more than an `EngineTransaction`."""
+    """The concrete transaction class. Functions of the engine need only an `EngineTransaction`; that avoids circular imports."""
 
     def respond(self, status: int, body: bytes | str = b"", *, headers: HeadersInput = ()) -> None:
         if self.state not in (State.READ_REQUEST, State.REMAP) or self._request is None:
-            raise InvalidState(f"respond() is legal from read_request to post_remap, not in state {self.state.milestone}")
+            raise InvalidState(f"respond() is allowed from read_request to post_remap, not in state {self.state.milestone}")
         if not isinstance(status, int) or not 200 <= status <= 599:
-            raise ValueError(f"a final status is an int in 200..599, not {status!r}")
+            raise ValueError(f"status must be an int in 200..599, not {status!r}")
         fields = Headers(headers)
         if isinstance(body, str):
             body = body.encode()
@@ -42,7 +42,7 @@ class ServedTransaction(EngineTransaction):
 
     def transform_response(self, transform: Transform) -> None:
         if self.response_begun:
-            raise InvalidState(f"transform_response() is legal until send_response is over, not in state {self.state.milestone}")
+            raise InvalidState(f"transform_response() is allowed until send_response has returned, not in state {self.state.milestone}")
         self.response_transforms += ((self.plugin_name or "-", transform),)
 
     async def read_request_body(self, limit: int) -> bytes:
@@ -52,12 +52,12 @@ class ServedTransaction(EngineTransaction):
     def retry(self, target: str | None = None) -> None:
         self._only_in("retry()", State.READ_RESPONSE)
         if self.interim_sent:
-            raise InvalidState("retry() comes too late: an interim response was sent")
+            raise InvalidState("retry() is not allowed after an interim response was sent to the client")
         replayable = self.session.http.body.empty or (self.request_body is not None and not self.request_transforms)
         if not replayable:
-            raise InvalidState("retry() needs a request body that can be sent again: call read_request_body() before it is sent")
+            raise InvalidState("retry() needs a request body that can be sent again: call read_request_body() before the body is sent")
         target = self.request.target if target is None else _absolute(target)
-        if self.retry_target is not None:  # another plugin has asked for it: it is one attempt all the same
+        if self.retry_target is not None:  # another plugin has called retry() for this response: together they are one attempt
             self.retry_target = target
         elif self.retries < self.origin_config.max_retries:
             self.retries += 1
@@ -68,12 +68,13 @@ class ServedTransaction(EngineTransaction):
 
     def _only_in(self, what: str, *states: State) -> None:
         if self.state not in states or self._request is None:
-            raise InvalidState(f"{what} is not legal in state {self.state.milestone} of transaction {self.number}")
+            raise InvalidState(f"{what} is not allowed in state {self.state.milestone} of transaction {self.number}")
 
 
 def _absolute(target: str) -> str:
+    """Return `target` if it is an absolute http, https, ws or wss URI. Raise `TypeError` or `ValueError` otherwise."""
     if not isinstance(target, str):
-        raise TypeError(f"the target of a retry is an absolute URI in a str, not {type(target).__name__}")
+        raise TypeError(f"the target of retry() must be a str with an absolute URI, not {type(target).__name__}")
     if TargetURI.parse(target).scheme not in ("http", "https", "ws", "wss"):
-        raise ValueError(f"the target of a retry is an http or https URI, not {target!r}")
+        raise ValueError(f"the target of retry() must be an http, https, ws or wss URI, not {target!r}")
     return target

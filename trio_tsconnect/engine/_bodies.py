@@ -1,6 +1,6 @@
-"""Request bodies on their way to the origin, and what plugins do to bodies.
+"""Reading request bodies: for the origin, piece by piece, and for plugins, as a whole.
 
-The law: a body is never held whole unless a plugin asks for it, with a bound (`Transaction.read_request_body`).
+Invariant: a body is buffered as a whole only if a plugin asks for it, with a limit (`Transaction.read_request_body`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 
 def next_request_piece(txn: EngineTransaction) -> bytes | bytearray | None:
-    """What is at hand of the request body as the origin gets it: bytes, `b""` at the end (again and again), None when more must be read."""
-    if txn.request_body is not None:  # buffered for a plugin, or replayed
+    """Return the next buffered piece of the request body for the origin, after the transforms.
+
+    `b""` means the end, also in later calls. None means that more must be read from the client first. Does not wait. Raise
+    `TransactionFailure` if the body is malformed or too large.
+    """
+    if txn.request_body is not None:  # a plugin has read it; a retry sends it again
         if txn.request_body_sent:
             return b""
         txn.request_body_sent = True
@@ -48,7 +52,7 @@ def next_request_piece(txn: EngineTransaction) -> bytes | bytearray | None:
 
 
 def count_request(txn: EngineTransaction, size: int, limit: int | None = None) -> None:
-    """Count bytes of the request body, up to the limit of the configuration, or this one if it is lower."""
+    """Count `size` more bytes of request body. Raise `TransactionFailure` above `http.max_request_body`, or `limit` if that is lower."""
     txn.request_bytes += size
     most = txn.config.max_request_body
     limit = most if limit is None or (most is not None and most < limit) else limit
@@ -57,7 +61,11 @@ def count_request(txn: EngineTransaction, size: int, limit: int | None = None) -
 
 
 async def read_request_body(txn: EngineTransaction, limit: int) -> bytes:
-    """The whole request body, for a plugin; it is sent on from memory afterwards."""
+    """Read and return the whole request body for a plugin. It is kept and later sent to the origin from memory.
+
+    Raise `TransactionFailure` if the body is larger than `limit` bytes, malformed or late, or if the client is gone. After a cancellation
+    a second call continues; without one the transaction fails, because only a part of the body was kept.
+    """
     if txn.request_body is not None:
         if len(txn.request_body) > limit:
             raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
@@ -67,8 +75,8 @@ async def read_request_body(txn: EngineTransaction, limit: int) -> bytes:
         await answer_expectation(txn)
     if txn.request_parts is None:
         txn.request_parts = []
-    parts = txn.request_parts  # a second call goes on where a first was given up
-    txn.request_body_lost = True  # until all of it is here: a part cannot be sent on
+    parts = txn.request_parts  # a second call continues where a cancelled one stopped
+    txn.request_body_lost = True  # until all of it was read: a part must not be forwarded
     try:
         with trio.CancelScope() as scope:
             while True:
@@ -92,7 +100,10 @@ async def read_request_body(txn: EngineTransaction, limit: int) -> bytes:
 
 
 def begin_to_wait_for_body(txn: EngineTransaction) -> float:
-    """How many seconds the client has for the next bytes of its request body."""
+    """Begin a wait for request body. Return the seconds that it may take: `http.inactivity_timeout`, or less for `http.min_rate`.
+
+    Also notes that the client stalls the origin connection, if its origin has a limit (`origin.stall_timeout`).
+    """
     most, rate = txn.config.inactivity_timeout, txn.config.min_rate
     if txn.origin is not None and txn.origin.holder:
         txn.origin.stalled_since = trio.current_time()
@@ -104,7 +115,7 @@ def begin_to_wait_for_body(txn: EngineTransaction) -> float:
 
 
 def end_to_wait_for_body(txn: EngineTransaction) -> None:
-    """They have come."""
+    """End the wait that `begin_to_wait_for_body` has begun."""
     if txn.origin is not None:
         txn.origin.stalled_since = math.inf
     if txn.request_pace is not None:
@@ -112,7 +123,10 @@ def end_to_wait_for_body(txn: EngineTransaction) -> None:
 
 
 async def answer_expectation(txn: EngineTransaction) -> None:
-    """Say 100 here, for whoever wants the body has to ask for it; the expectation is met and goes no further (RFC 9110 §10.1.1)."""
+    """Answer `Expect: 100-continue` with 100 and remove the field from the request (RFC 9110 §10.1.1).
+
+    No 100 is sent if the client has begun to send the body already.
+    """
     http = txn.session.http
     if not http.body_complete and not http.buffered:
         http.queue_response(Response(100), NO_BODY)

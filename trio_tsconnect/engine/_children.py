@@ -1,10 +1,27 @@
-"""Internal requests: children of a transaction, and the budgets that bound them.
+"""Internal requests: the children of a transaction, and the limits on them.
 
-The law: a child's session runs in its parent's session nursery, its deadline is never later than its parent's, and the parent's record is
-not written before its children have ended. Budgets refuse at once, before a byte is sent and without looking at any header.
+Invariant: the session of a child runs in the session nursery of its parent. Its deadline is not later than the parent's was when it was
+opened. The parent's record is written after its children have ended, or after `http.close_timeout`. Detached children are exempt.
 
-A limit that a parent holds must not deadlock its child: a transaction below an internal one rides on that one's place in
-`max_concurrent_internal`, and the origin pool lets a child pass a limit that its own ancestors fill.
+Theory of operation
+-------------------
+
+*Budgets.* A plugin that fetches from its own proxy can recurse without end. A header that counts hops does not stop it: a plugin can omit
+it, and a client can forge it. So depth and descendants are counted in the transaction objects. All limits are checked synchronously, before
+anything is counted or sent; a request over the limit is refused at once, never queued. Descendants are counted by request: `open_child`
+counts the first request of a connection, `_serve` each further one.
+
+*Deadlocks.* A parent waits for its child, so the child must not wait for something that the parent holds. There are two such limits:
+
+- `http.max_concurrent_internal`: a child of an internal transaction does not count again (`Engine.open_session`). Otherwise a parent with
+  the last place could have no children.
+- `origin.max_connections`: if an ancestor holds an origin connection, to any origin, the child does not wait in line (`_flow._held_above`).
+  A check of the same origin only is not enough: two trees could each hold the connection that the other one waits for.
+
+*Cancellation.* A cancelled session cancels its nursery, and so all children. But a transaction can end while its session goes on, so
+`end_children` cancels them one by one. The wait is shielded, so that the order of the records holds under cancellation, and bounded,
+because a plugin can shield itself. After the bound the child's stream is broken and the child is logged as overdue; its task stays in the
+nursery.
 """
 
 from __future__ import annotations
@@ -23,7 +40,11 @@ logger = logging.getLogger("trio_tsconnect")
 
 
 def open_child(parent: EngineTransaction, options: ConnectOptions, *, detach: bool) -> VirtualConnection:
-    """A virtual connection whose transactions are children of `parent`."""
+    """Open a virtual connection whose transactions are children of `parent`. Synchronous.
+
+    `detach`: the child may outlive `parent` and inherits no deadline. Raise `ConnectRefused` if `parent` has ended or a limit is reached,
+    `RuntimeError` outside the trio run of the proxy.
+    """
     parent.core.check_run("connect()")
     http = parent.core.config.http
     if parent.children_refused or parent.state in (State.RELEASE, State.CLOSED) or parent.session.nursery is None:
@@ -38,17 +59,20 @@ def open_child(parent: EngineTransaction, options: ConnectOptions, *, detach: bo
     options = attrs.evolve(options, client=options.client or parent.client, internal=options.is_internal, deadline=deadline)
     session: EngineSession
     ours, session = parent.core.open_session(options, parent, nursery=None if detach else parent.session.nursery, detached=detach)
-    parent.root.descendants += 1
+    parent.root.descendants += 1  # not before: `open_session` may refuse
     if not detach:
         session.done = trio.Event()
         parent.children += (session,)
-        if len(parent.children) > 8:
+        if len(parent.children) > 8:  # forget those that have ended, so that a long transaction does not collect them
             parent.children = tuple([child for child in parent.children if child.done is not None and not child.done.is_set()])
     return ours
 
 
 async def end_children(txn: EngineTransaction) -> None:
-    """Cancel and await what is left of a transaction's children, for `http.close_timeout` at most. Also when cancelled."""
+    """Cancel the remaining children of `txn` and wait for them, for `http.close_timeout` seconds at most.
+
+    Shielded from cancellation. The caller must set `txn.children_refused` first, because children opened later are not seen.
+    """
     alive = [child for child in txn.children if child.done is not None and not child.done.is_set()]
     if not alive:
         return
@@ -65,9 +89,10 @@ async def end_children(txn: EngineTransaction) -> None:
 
 
 def _give_up(child: EngineSession) -> None:
+    """Break the stream of a child that has not ended in time, and log it as overdue."""
     reset(child.stream, "overdue")
     txn = child.transaction
     if txn is not None:
         name = txn.plugin_name or "-"
         txn.plugin_log.setdefault(name, {})["overdue"] = True
-        logger.error("transaction %d has not ended with its parent (plugin %s)", txn.number, name)
+        logger.error("transaction %d did not end within http.close_timeout after its parent (plugin %s)", txn.number, name)

@@ -1,7 +1,7 @@
-"""What the sessions and transactions of one engine share, and all that they know of it.
+"""State that all sessions and transactions of one engine share.
 
-Invariant: a session's nursery, a transaction, and everything below them reach the engine through `Core` and the face `Proxy` only. So the parts
-of the engine know each other in one direction: from the engine down to its sessions, and from these to the core.
+Invariant: sessions, transactions and everything below them reach the engine only through `Core` and the public class `Proxy`. Imports
+therefore point in one direction: from the engine to its sessions, and from the sessions to `Core`.
 """
 
 from __future__ import annotations
@@ -23,46 +23,53 @@ _ids = itertools.count(1)
 
 
 def next_id() -> int:
-    """A number that is unique in this process and never 0."""
+    """Return a positive number that is unique in this process."""
     return next(_ids)
 
 
 class OpenSession(Protocol):
-    """`Engine.open_session`, as what is below the engine calls it."""
+    """Signature of `Engine.open_session`, for callers that must not import the engine."""
 
     def __call__(
         self, options: ConnectOptions, parent: Any, *, nursery: trio.Nursery | None, detached: bool
     ) -> tuple[VirtualConnection, Any]:
-        """Make a virtual connection and start its session in a nursery (None: the engine's)."""
+        """Open a virtual connection and start its session in `nursery`; None means the engine's nursery.
+
+        Return the opener's end and the session. Raise `ConnectRefused` if the connection is not allowed.
+        """
         ...
 
 
 class Activity:
-    """How many transactions of network clients are in progress; `wait` returns while there are some."""
+    """Counter of transactions in progress whose client is not a virtual connection.
+
+    Only one task may call `wait` at a time.
+    """
 
     def __init__(self) -> None:
         self._count = 0
         self._work = trio.Event()
 
     def begin(self) -> None:
-        """One begins."""
+        """Count one more transaction; wake the task in `wait`."""
         self._count += 1
         if self._count == 1:
             self._work.set()
 
     def end(self) -> None:
-        """One has ended."""
+        """Count one transaction less."""
         self._count -= 1
 
     async def wait(self) -> None:
-        """Return at once when there is one, else when the next one begins. Not always a checkpoint."""
+        """Wait until at least one transaction is in progress. A checkpoint only if there is none now."""
         if not self._count:
+            # A new event, because the old one stays set. It would be lost to a second waiter; the sweep is the only one.
             self._work = trio.Event()
             await self._work.wait()
 
 
 class Core:
-    """What the sessions and transactions of one engine share."""
+    """Shared state of one engine: configuration, hooks, log, origin pool, timer, and the flags for draining and closed."""
 
     def __init__(
         self, config: ProxyConfig, hooks: Hooks, rule_hooks: dict[int, Hooks], log: Log, proxy: Proxy, open_session: OpenSession
@@ -71,6 +78,7 @@ class Core:
         self.hooks = hooks
         self._rule_hooks = rule_hooks
         self.log = log
+        # False means that no record needs to be built.
         self.logs: bool = not isinstance(log, Nowhere)
         self.proxy = proxy
         self.open_session = open_session
@@ -86,19 +94,22 @@ class Core:
         self._token = trio.lowlevel.current_trio_token()
 
     def hooks_of(self, rule: RemapRule) -> Hooks:
-        """The hooks of a rule's transactions: the proxy's plugins, then the rule's."""
+        """Return the hooks for transactions that match `rule`: the proxy's plugins, then the plugins of the rule."""
         return self._rule_hooks.get(id(rule), self.hooks)
 
     def all_hooks(self) -> tuple[Hooks, ...]:
-        """The hooks of all transactions, and those of each rule that has its own."""
+        """Return the hooks of the proxy, then the hooks of each rule that has plugins of its own."""
         return (self.hooks, *self._rule_hooks.values())
 
     def wall_time(self) -> float:
-        """The time of day in Unix seconds."""
+        """Return the time of day in Unix seconds."""
         return time.time()
 
     def check_run(self, what: str) -> None:
-        """Raise `RuntimeError` elsewhere than in the engine's run: such a call would count a session that no task of this run serves."""
+        """Raise `RuntimeError` unless the caller is in the trio run that opened the proxy. `what` names the call in the message.
+
+        Without this check, a call from another thread or run would count a session that no task of this run serves.
+        """
         try:
             token = trio.lowlevel.current_trio_token()
         except RuntimeError:
@@ -108,18 +119,18 @@ class Core:
 
 
 class Nowhere(Log):
-    """No log was asked for."""
+    """Log that discards all records; used when no log is configured."""
 
     def __init__(self) -> None:
         self._closed = trio.Event()
 
     def write(self, record: LogRecord) -> None:
-        """Forget it."""
+        """Discard `record`."""
 
     async def run(self) -> None:
-        """Wait for the end."""
+        """Wait until `close` is called."""
         await self._closed.wait()
 
     def close(self) -> None:
-        """End."""
+        """Let `run` return."""
         self._closed.set()

@@ -1,10 +1,10 @@
-"""One attempt at an origin: the request goes out, the response comes in, and both bodies stream at once.
+"""One attempt at an origin: send the request and forward the response, both bodies at the same time.
 
-The law: the response side is the transaction; the request body streams beside it as a helper task. What fails in the helper ends the response
-side, by way of the one function (`_beside`) that runs two things together and lets one error out, unwrapped.
+Invariant: the response is forwarded in the task of the transaction; a helper task sends the part of the request body that did
+not go out with the head. `_beside` runs both. If the helper fails, it cancels the response side and its error is raised, not in a group.
 
-Who breaks is told apart here: the client's stream raises trio's errors as they are (it is gone), the origin's become a
-`TransactionFailure`.
+Errors of the two streams are told apart here: those of the client's stream are raised as trio's errors (the client is gone), those of the
+origin's stream become a `TransactionFailure`.
 """
 
 from __future__ import annotations
@@ -50,15 +50,18 @@ _OF_THE_CONTENT = frozenset(
 
 
 _PIECES_A_TURN = 4
-"""Pieces of a request body that are moved before others have their turn: of small chunks, each is many."""
+"""Pieces of a request body that are queued before the next write, which is a checkpoint. A piece can consist of many small chunks."""
 
 
 class Again(Exception):
-    """A plugin has asked for another attempt (`Transaction.retry`)."""
+    """Raised if a plugin has asked for another attempt (`Transaction.retry`)."""
 
 
 async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None:
-    """Send the request on this connection, relay the response, and give the connection back if it is good for another."""
+    """Send the request on `connection` and forward the response. Return the connection to the pool if it can be reused.
+
+    Raise `Again` if a plugin asks for another attempt, `TransactionFailure` if the attempt fails, trio's errors if the client is gone.
+    """
     if not txn.prepared:
         prepare_request(txn)
         txn.prepared = True
@@ -66,7 +69,7 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
     if txn.hooks.send_request:
         await fire(txn, txn.hooks.send_request)
         settle_request(txn)
-    if txn.config.underscores == "owned":  # after the hooks: what they have written is theirs too
+    if txn.config.underscores == "owned":  # after the hooks, so that the fields they have set count as owned
         deadline_header = txn.config.deadline_header
         drop_twins(txn.request.headers, (deadline_header.lower().encode(),) if deadline_header else ())
     if await _send_head(txn, connection.http):
@@ -83,7 +86,7 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
 
 
 async def connect_tunnel(txn: EngineTransaction, connection: OriginConnection) -> None:
-    """Answer CONNECT with 200 and carry bytes (RFC 9110 §9.3.6)."""
+    """Answer CONNECT with 200 and forward bytes until the tunnel ends (RFC 9110 §9.3.6)."""
     txn.response = Response(200, reason="Connection Established")
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
@@ -94,9 +97,9 @@ async def connect_tunnel(txn: EngineTransaction, connection: OriginConnection) -
 
 
 async def _send_head(txn: EngineTransaction, http: HTTP1Client) -> bool:
-    """Write the head, and what has come of the body, in one piece; whether that was all."""
+    """Write the request head and the buffered part of the body in one write. Return True if that was the whole request."""
     if txn.request_body_lost:
-        raise TransactionFailure(Failure.PLUGIN, "A plugin has begun to read the request body and given up.")
+        raise TransactionFailure(Failure.PLUGIN, "A plugin has read only a part of the request body.")
     body = frame_for_origin(txn)
     http.queue_request(txn.request, body, target=_line_target(txn))
     moved = _queue_what_is_there(txn, http)
@@ -104,11 +107,12 @@ async def _send_head(txn: EngineTransaction, http: HTTP1Client) -> bool:
     try:
         await http.drain()
     except trio.BrokenResourceError:
-        pass  # an origin may answer before it has read, and close: the response, or its absence, tells
+        pass  # the origin may respond and close before it has read the request: `_read_head` decides
     return moved is _Moved.ALL
 
 
 def _line_target(txn: EngineTransaction) -> str:
+    """Return the target for the request line: the path of the URI, or what a plugin has set instead."""
     if txn.uri is not None and txn.request.target == txn.origin_url:
         return txn.uri.path
     try:
@@ -118,18 +122,18 @@ def _line_target(txn: EngineTransaction) -> str:
 
 
 class _Moved(enum.Enum):
-    """How far a request body has come."""
+    """How much of a request body was queued."""
 
     ALL = enum.auto()
-    """To its end."""
+    """All of it."""
     WHAT_CAME = enum.auto()
-    """As far as it has been read."""
+    """What was read from the client; the rest must be read first."""
     A_TURN = enum.auto()
-    """A good write, or a turn's work; there may be more at hand."""
+    """As much as one write should have; more may be buffered."""
 
 
 def _queue_what_is_there(txn: EngineTransaction, http: HTTP1Client) -> _Moved:
-    """Move what the client's buffer holds of the body to the origin's queue."""
+    """Move buffered request body to the origin's queue: until `DRAIN_ABOVE` bytes are queued, `_PIECES_A_TURN` pieces at most."""
     for _ in range(_PIECES_A_TURN):
         if http.queued >= DRAIN_ABOVE:
             break
@@ -145,9 +149,9 @@ def _queue_what_is_there(txn: EngineTransaction, http: HTTP1Client) -> _Moved:
 
 
 async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
-    """Stream the rest of the request body. The origin going away is no failure here: its response decides."""
+    """Send the rest of the request body. Return early if the origin closes: its response, or the lack of one, decides."""
     client, timeout = txn.session.http, txn.config.inactivity_timeout
-    watch = Watch(txn.core.timer)
+    watch = Watch(txn.core.timer)  # a separate one: the response side uses `txn.watch` at the same time
     with watch:
         while True:
             moved = _queue_what_is_there(txn, http)
@@ -165,7 +169,7 @@ async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
             if not await client.fill():
                 raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.")
             end_to_wait_for_body(txn)
-            if txn.body_withheld:
+            if txn.body_withheld:  # what was just read may be another request
                 return
     watch.check()
     response_is_due(txn)
@@ -174,7 +178,7 @@ async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
 
 
 async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], helper: Callable[[], Awaitable[None]]) -> None:
-    """Run `main` with `helper` beside it. The end of `main` ends both; the first failure of either comes out as it is."""
+    """Run `main`, with `helper` in a task beside it. When `main` ends, `helper` is cancelled. The first error is raised, not in a group."""
     failure: Exception | None = None
     main_scope, helper_scope = trio.CancelScope(), trio.CancelScope()
     helper_done = trio.Event()
@@ -184,7 +188,7 @@ async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], he
         try:
             with helper_scope:
                 await helper()
-        except Exception as exc:  # noqa: BLE001 - raised again, when the other side has ended
+        except Exception as exc:  # noqa: BLE001 - raised again, after the other side has ended
             failure = exc
             main_scope.cancel()
         finally:
@@ -196,7 +200,7 @@ async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], he
             await main()
     finally:
         helper_scope.cancel()
-        with trio.CancelScope(shield=True):  # it ends at its next checkpoint
+        with trio.CancelScope(shield=True):  # short: the helper ends at its next checkpoint
             await helper_done.wait()
     if failure is not None:
         raise failure
@@ -206,6 +210,7 @@ async def _beside(nursery: trio.Nursery, main: Callable[[], Awaitable[None]], he
 
 
 async def _relay_response(txn: EngineTransaction, connection: OriginConnection) -> None:
+    """Read the response and forward it. Return the connection to the pool if it can be reused."""
     http = connection.http
     response, persists = await _read_head(txn, http)
     if response.status == 101:
@@ -217,12 +222,13 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
     response = txn.response
     if opens_a_stream(txn, response):
         raise TransactionFailure(
-            Failure.ORIGIN_BAD_RESPONSE, "The origin did not switch protocols, and an HTTP/2 client would take its answer for a yes."
+            Failure.ORIGIN_BAD_RESPONSE,
+            "The origin answered a request to switch protocols with 2xx, not 101; an HTTP/2 client would take it for a 101.",
         )
     transforms = _transforms_of(txn, response) if txn.response_transforms else None
     if txn.expects_continue and not txn.expectation_met and not txn.request_bytes:
-        # RFC 9110 §10.1.1: after a final answer the client need not send the body. What it sends next may be another request, which the
-        # origin would take for the body or, worse, for a request that no rule has seen.
+        # RFC 9110 §10.1.1: after a final response the client need not send the body. Its next bytes may be another request. The origin
+        # would take that for the body or, worse, for a request, which no rule has checked.
         txn.body_withheld = True
     body = frame_for_client(txn, response, CHUNKED_BODY if transforms else http.body)
     txn.status = response.status
@@ -237,14 +243,17 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
 
 def _transforms_of(txn: EngineTransaction, response: Response) -> Transforms | None:
     if has_no_content(txn.method or "GET", response.status):
-        # RFC 9110 §8.6, §15.4.5: what such a head says of the content would be of what the transforms change.
+        # RFC 9110 §8.6, §15.4.5: these fields would describe the content before the transforms.
         response.headers.remove(_OF_THE_CONTENT)
         return None
     return None if response.status == 205 else Transforms(txn.response_transforms, partial(blame_transform, txn))
 
 
 async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Response, bool]:
-    """The final response head, and whether the connection persists; interim ones are relayed on the way (RFC 9110 §15.2)."""
+    """Read the final response head, or a 101. Return it, and True if the origin's connection persists.
+
+    Interim responses before it are forwarded (RFC 9110 §15.2). Raise `Again` if a plugin has asked for another attempt.
+    """
     if txn.session.http.body_complete:
         response_is_due(txn)
     while True:
@@ -255,36 +264,37 @@ async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Respons
             raise TransactionFailure(exc) from None
         except (IncompleteMessage, trio.BrokenResourceError) as exc:
             if isinstance(exc, IncompleteMessage) and exc.began:
-                raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin closed within a response head.") from None
-            raise TransactionFailure(Failure.ORIGIN_CLOSED, "The origin closed the connection without an answer.") from None
+                raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin closed the connection within a response head.") from None
+            raise TransactionFailure(Failure.ORIGIN_CLOSED, "The origin closed the connection without a response.") from None
         txn.response = response
         status = txn.origin_status = response.status
         persists = keep_alive(response.version, response.headers)
-        if status != 101:  # before the hook: what a plugin writes about the connection is about the client's
+        if status != 101:  # before the hook: fields that plugins set here are for the client's connection
             strip_hop_by_hop(response.headers)
         txn.watch.disarm()
         await fire(txn, txn.hooks.read_response)
         if txn.retry_target is not None:
             raise Again
         if (status < 200 or txn.response.status < 200) and txn.response.status != status:
-            raise TransactionFailure(Failure.PLUGIN, "A plugin made a final response of an interim one, or the reverse.")
-        if status == 101 and not txn.session.http.body_complete:  # RFC 9110 §7.8: not before the whole request was read
-            raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched protocols in the middle of the request.")
+            raise TransactionFailure(Failure.PLUGIN, "A plugin changed the status of an interim response, or a final status to 1xx.")
+        if status == 101 and not txn.session.http.body_complete:  # RFC 9110 §7.8: only after the whole request was read
+            raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched protocols before it had received the whole request.")
         if status >= 200 or (status == 101 and txn.upgrade is not None):
             return txn.response, persists
         if status == 101:
-            raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched protocols, which nobody asked for.")
+            raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched protocols without being asked to.")
         await _relay_interim(txn, txn.response)
 
 
 def response_is_due(txn: EngineTransaction) -> None:
-    """The request was sent to its end: from now on the response is due."""
+    """Start `origin.response_timeout`: the whole request was sent."""
     txn.response_due = trio.current_time() + txn.origin_config.response_timeout
 
 
 async def _relay_interim(txn: EngineTransaction, response: Response) -> None:
+    """Forward an interim response. Raise `TransactionFailure` if there are more than `origin.max_interim`."""
     if txn.version == "1.0":
-        return  # RFC 9110 §15.2: an HTTP/1.0 client must not get any
+        return  # RFC 9110 §15.2: an HTTP/1.0 client must not get a 1xx
     txn.interims += 1
     if txn.interims > txn.origin_config.max_interim:
         raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin sent too many interim responses.")
@@ -300,14 +310,14 @@ async def _relay_interim(txn: EngineTransaction, response: Response) -> None:
 
 
 async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, transforms: Transforms | None) -> None:
-    """Stream the response body; one write for each read, and the head goes with the first."""
+    """Forward the response body, with one write for each read. The head, which is queued already, goes out with the first."""
     client, watch, timeout = txn.session.http, txn.watch, txn.config.inactivity_timeout
     silent = body.framing is Framing.NONE or (body.empty and not http.body.empty)
     while not silent:
         try:
             piece = http.body_piece()
         except MessageError as exc:
-            if client.queued:  # what was good until here goes out, however the bytes were split
+            if client.queued:  # first send what is valid, so that the result does not depend on how the bytes were split
                 await write_to_client(txn)
             raise TransactionFailure(exc) from None
         at_end = piece == b""
@@ -331,19 +341,20 @@ async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, tra
 
 
 async def _fill(http: HTTP1Client) -> None:
+    """Read more of the response body. Raise `TransactionFailure` if it is cut off."""
     try:
         more = await http.fill()
     except trio.BrokenResourceError:
         raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin's connection broke within a response.") from None
     if not more and http.body.framing is not Framing.CLOSE:
-        raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin closed within a response.")
+        raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin closed the connection within a response.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------- the tunnel
 
 
 async def _switch_protocols(txn: EngineTransaction, connection: OriginConnection, response: Response) -> None:
-    """Relay a 101 and carry bytes from there on (RFC 9110 §7.8)."""
+    """Forward a 101, then bytes both ways until the tunnel ends (RFC 9110 §7.8)."""
     chosen = response.headers.tokens("upgrade")
     if not chosen or not set(chosen) <= set(txn.upgrade or ()):
         raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin switched to a protocol that was not offered.")
@@ -356,6 +367,7 @@ async def _switch_protocols(txn: EngineTransaction, connection: OriginConnection
 
 
 async def _begin_tunnel(txn: EngineTransaction, connection: OriginConnection, response: Response) -> None:
+    """Write the response head and run the tunnel."""
     client = txn.session.http
     txn.keep_alive = False
     txn.status = response.status
@@ -364,7 +376,7 @@ async def _begin_tunnel(txn: EngineTransaction, connection: OriginConnection, re
     txn.watch.arm(Failure.CLIENT_TIMEOUT, txn.config.inactivity_timeout)
     await client.drain()
     txn.enter(State.TUNNEL)
-    if txn.session.input_reader is not None:  # from here on the tunnel reads the client, and what was read ahead is the tunnel's
+    if txn.session.input_reader is not None:  # before `take_buffer` below, which takes what it has read
         await txn.session.input_reader.stop()
 
     def count_request(size: int) -> None:

@@ -1,7 +1,7 @@
-"""The way of one transaction, read from top to bottom.
+"""The steps of one transaction, in order.
 
-The law: here is the sequence and nothing else. What HTTP means is asked of `message/`, bytes are left to `stream/`, and every way of
-failing leaves through one `TransactionFailure`, so that `run_transaction` is the only place that answers one.
+Invariant: every failure is raised as a `TransactionFailure`, and only `run_transaction` sends the response for it. This module contains
+only the sequence; the rules of HTTP are in `message/`, reading and writing in `stream/`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ logger = logging.getLogger("trio_tsconnect")
 
 
 async def run_transaction(txn: EngineTransaction) -> None:
-    """Serve one request; `txn.keep_alive` says whether another may follow. Whatever happens, one record is written."""
+    """Serve one request. Set `txn.keep_alive` to True if another request may follow on the connection.
+
+    Exactly one log record is written, however the transaction ends. Failures are answered, errors are logged, and neither is raised. A
+    cancellation and a Ctrl-C are raised again.
+    """
     try:
         try:
             with txn.watch:
@@ -48,11 +52,11 @@ async def run_transaction(txn: EngineTransaction) -> None:
         except TransactionFailure as failure:
             _note_what_was_seen(txn)
             await send_failure(txn, failure)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError):  # the client is gone: no error response
             raise
         except Exception:
             logger.exception("transaction %d failed inside the engine", txn.number)
-            await send_failure(txn, TransactionFailure(Failure.INTERNAL, "The proxy itself has failed."))
+            await send_failure(txn, TransactionFailure(Failure.INTERNAL, "The proxy failed with an internal error."))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         txn.keep_alive = False
         _note_what_was_seen(txn)
@@ -73,12 +77,13 @@ async def run_transaction(txn: EngineTransaction) -> None:
 
 
 def _note_what_was_seen(txn: EngineTransaction) -> None:
-    """For the record of a request whose head was not acceptable, or not complete."""
+    """Take the request line from the buffer, for the log record of a request whose head was invalid or incomplete."""
     if txn.method is None:
         txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
 
 
 async def _transact(txn: EngineTransaction) -> None:
+    """Run the transaction up to the end of its response. Raise `TransactionFailure` if it fails."""
     hooks = txn.hooks
     txn.set_bounds()
     if hooks.transaction_start:
@@ -118,6 +123,7 @@ async def _transact(txn: EngineTransaction) -> None:
 
 
 async def _read_request(txn: EngineTransaction) -> None:
+    """Read the request head, within `http.header_timeout` seconds, into `txn.request`."""
     http = txn.session.http
     try:
         request = http.read_request_now()
@@ -137,12 +143,12 @@ async def _read_request(txn: EngineTransaction) -> None:
 
 
 async def _check_expectations(txn: EngineTransaction) -> None:
-    """What can be refused before an origin is troubled."""
+    """Reject a body that is too large and, if configured, unknown expectations. Send 100 if `http.expect` is `answer`."""
     body, limit = txn.session.http.body, txn.config.max_request_body
     if limit is not None and body.framing is Framing.LENGTH and body.length > limit:
         raise TransactionFailure(Failure.REQUEST_TOO_LARGE, f"The request body is larger than {limit} bytes.")
     if "expect" in txn.request.headers:
-        if txn.version == "1.0":  # RFC 9110 §10.1.1: an HTTP/1.0 client cannot expect anything
+        if txn.version == "1.0":  # RFC 9110 §10.1.1: Expect of an HTTP/1.0 client is ignored
             del txn.request.headers["expect"]
         elif txn.config.unknown_expect == "refuse":
             try:
@@ -154,12 +160,16 @@ async def _check_expectations(txn: EngineTransaction) -> None:
 
 
 async def _ask_origin(txn: EngineTransaction) -> None:
+    """Forward the request and the response. Try again if a reused connection was closed without a response, or if a plugin asks for it.
+
+    The first needs a request that is safe to repeat (`retry_safe`) and is done `origin.retries` times at most.
+    """
     origin = choose_origin(txn)
     pool = txn.core.pool
     retryable = retry_safe(txn.request, body=txn.session.http.body)
     fresh = txn.method == "CONNECT"
     txn.watch.look()
-    await trio.lowlevel.checkpoint_if_cancelled()  # an idle connection that was taken in vain would be closed
+    await trio.lowlevel.checkpoint_if_cancelled()  # before the pool: an idle connection taken by a cancelled transaction would be closed
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
         holder = _holder(txn) if txn.origin_config.max_connections is not None else ()
@@ -177,13 +187,14 @@ async def _ask_origin(txn: EngineTransaction) -> None:
             if not again or txn.reconnects >= txn.origin_config.retries:
                 raise
             txn.reconnects += 1
-            fresh = True
+            fresh = True  # the other idle connections may be closed as well
         except Again:
             origin = _retry_at(txn)
         await drop_origin(txn)
 
 
 def _retry_at(txn: EngineTransaction) -> Origin:
+    """Return the origin for the target that a plugin has passed to `retry`. Also set the request target and Host."""
     target, txn.retry_target = txn.retry_target, None
     assert target is not None
     txn.request.target = target
@@ -194,12 +205,13 @@ def _retry_at(txn: EngineTransaction) -> Origin:
 
 
 def _holder(txn: EngineTransaction) -> Holder:
+    """Return the keys that count in `origin.max_share`: client connection and client address. Empty for internal requests."""
     client = txn.client
     return () if txn.internal else (("connection", client.connection or txn.session.number), ("address", client.host))
 
 
 def _held_above(txn: EngineTransaction) -> bool:
-    """Whether an ancestor has an origin connection: to wait in line while holding one is how trees come to wait for each other."""
+    """Return True if an ancestor holds an origin connection. If so, waiting in line could deadlock until `origin.wait_timeout`."""
     ancestor = txn.parent
     while ancestor is not None:
         if ancestor.origin is not None:
@@ -209,15 +221,15 @@ def _held_above(txn: EngineTransaction) -> bool:
 
 
 async def drop_origin(txn: EngineTransaction) -> None:
-    """Close the origin connection that a transaction still has."""
+    """Close the origin connection that the transaction holds, if there is one."""
     if (connection := txn.origin) is not None:
         txn.origin = None
         await txn.core.pool.discard(connection)
 
 
 async def _close(txn: EngineTransaction) -> None:
-    """Stage 8: nothing is held any more, the record is written, the last hook runs."""
-    txn.children_refused = True  # from here on `end_children` knows all of them
+    """End the children, close the origin connection, write the log record, run `transaction_close`."""
+    txn.children_refused = True  # first: `end_children` does not see children that are opened later
     try:
         if txn.children:
             await end_children(txn)
@@ -227,7 +239,7 @@ async def _close(txn: EngineTransaction) -> None:
         if txn.state is not State.RELEASE:
             txn.enter(State.RELEASE)
         if txn.status is not None and not txn.session.http.head_sent:
-            unsay(txn)  # the record tells what was sent, not what was meant
+            unsay(txn)  # the head was not written whole: the record must not show a status
         if txn.core.logs:
             txn.core.log.write(make_record(txn))
         txn.enter(State.CLOSED)

@@ -1,10 +1,24 @@
-"""Clients that leave while their transaction waits.
+"""Detection of clients that disconnect while their transaction waits.
 
-The law: at any moment exactly one task reads a client stream. A virtual connection tells by itself when its peer has gone; a socket has to
-be read, so a transaction that has waited for longer than `http.gone_check_interval`, and whose request was read to its end, gets a reader.
-One sweep task per proxy starts these: a quick transaction pays nothing, and its half-closed client is always answered.
+Invariant: at most one task reads a client stream at any time.
 
-What such a reader reads is the beginning of the next request: it goes into the session's HTTP/1 buffer, bounded, for the session to find.
+Theory of operation
+-------------------
+
+While a transaction waits for an origin or a plugin, no task reads from the client. So a client that has gone is not detected, and the
+work for it goes on. A virtual connection reports it by a callback (`watch_peer`). A socket must be read. That is hard in three ways:
+
+- A close and a half-close look the same on a socket: the input ends. If every end of input cancelled the transaction, a client that sends
+  its request, ends its output and waits for the response would get none. So a transaction shorter than `http.gone_check_interval` is not
+  watched. After that `http.half_close` decides. The end of a TLS session always means gone, because nothing can be sent after it.
+- What is read can be the next request, or the first bytes of a tunnel. So the reader puts it into the HTTP/1 buffer of the session, where
+  both look for it. Above `_MOST_AHEAD` bytes it stops reading, so that a client cannot fill the memory, and polls the socket instead. The
+  poll takes a half-close for a close.
+- Other tasks read the same stream: the session between requests, the transaction for the request body, the tunnel. So the reader starts
+  only after the request body was read to its end, never in a tunnel, and `stop` waits for its end before the next task reads.
+
+A watcher per transaction would cost every request a task. Instead one sweep task per proxy looks at all sessions once in an interval and
+starts readers where they are needed. So a reader starts one to two intervals after its transaction, and quick transactions cost nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +34,11 @@ from trio_tsconnect.stream import has_hung_up
 
 logger = logging.getLogger("trio_tsconnect")
 _MOST_AHEAD = 65536
+"""Bytes in the session's buffer above which the reader stops reading. One more read may have added to them."""
 
 
 class ClientReader:
-    """The reader of one session's client, while its transaction waits."""
+    """Task that reads from the client of one session while the transaction waits."""
 
     def __init__(self, session: EngineSession) -> None:
         self._session = session
@@ -31,20 +46,23 @@ class ClientReader:
         self._done = trio.Event()
 
     async def run(self) -> None:
-        """Read ahead until the client goes, its input ends, or enough is read."""
+        """Read from the client into the session's buffer until the input ends, the client is gone, or `stop` is called.
+
+        Call `session.client_is_gone()` if the client is gone. Errors of the stream count as gone; they are not raised.
+        """
         session = self._session
         http = session.http
         try:
             with self._scope:
                 while True:
-                    if http.buffered >= _MOST_AHEAD:  # enough for the next requests; from here on only a reset is looked for
+                    if http.buffered >= _MOST_AHEAD:  # stop reading; poll: a half-close counts as gone here
                         await trio.sleep(session.core.config.http.gone_check_interval)
                         if has_hung_up(session.stream, half_close=session.core.config.http.half_close == "abort"):
                             session.client_is_gone()
                             return
                         continue
                     if not await http.fill():
-                        # the end of a TLS session is no half-close: nothing can be sent any more
+                        # The end of a TLS session is not a half-close: nothing can be sent after it.
                         finished = isinstance(session.stream, trio.abc.HalfCloseableStream)
                         if session.core.config.http.half_close == "abort" or not finished:
                             session.client_is_gone()
@@ -52,21 +70,25 @@ class ClientReader:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             session.client_is_gone()
         except Exception:
-            logger.exception("the client of session %d cannot be watched", session.number)
+            logger.exception("reading ahead from the client of session %d failed", session.number)
             session.client_is_gone()
         finally:
             session.input_reader = None
             self._done.set()
 
     async def stop(self) -> None:
-        """End it, so that the session may read."""
+        """Cancel the reader and wait until it has ended. After that another task may read the stream. Shielded from cancellation."""
         self._scope.cancel()
-        with trio.CancelScope(shield=True):  # it ends at its next checkpoint
+        with trio.CancelScope(shield=True):  # short: the reader ends at its next checkpoint
             await self._done.wait()
 
 
 async def sweep(core: Core, sessions: Collection[EngineSession]) -> None:
-    """Start readers for transactions of sockets that have waited long enough, until cancelled. Sleeps without a wake-up while there are none."""
+    """Start a `ClientReader` for each transaction that has lasted `http.gone_check_interval` seconds while no task reads.
+
+    Runs until cancelled. Only sessions without a virtual connection are looked at. While they have no transaction, this task sleeps
+    without waking up.
+    """
     interval = core.config.http.gone_check_interval
     while True:
         await core.activity.wait()

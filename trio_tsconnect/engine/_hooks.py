@@ -1,4 +1,4 @@
-"""Running hooks: in order, one after the other, and with each failure on its plugin's account."""
+"""Running the hooks of plugins in order. A failure is attributed to its plugin, in the log record and in the log of the process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ logger = logging.getLogger("trio_tsconnect")
 
 
 async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
-    """Run the hooks of one kind on a transaction. An exception in one becomes a `TransactionFailure` that names its plugin."""
+    """Run the hooks of one kind, one after another.
+
+    Raise `TransactionFailure` if a hook raises, or leaves an invalid change. Later hooks are not run then. A cancellation in effect and a
+    Ctrl-C are raised again; anything else, such as SystemExit, is a failure of the plugin.
+    """
     for method in methods:
         txn.plugin_name = plugin_name(method)
         request, response = txn._request, txn._response
@@ -32,7 +36,7 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
             check_changes(txn, target, status)
             if txn.config is not config:  # it may have another `transaction_timeout`
                 txn.set_bounds()
-        except TransactionFailure:
+        except TransactionFailure:  # raised by the engine in a method that the hook has called
             raise
         except BaseException as exc:
             failure, passing = sort_out(exc)
@@ -42,30 +46,30 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
             assert failed is not None
             raise failed from exc
         finally:
-            if txn.watch.fired is not fired:  # also where the hook has swallowed the cancellation
+            if txn.watch.fired is not fired:  # also if the hook has swallowed the cancellation
                 txn.plugin_log.setdefault(txn.plugin_name, {})["cut_short"] = getattr(method, "__name__", "hook")
             txn.plugin_name = ""
 
 
 def _only_of_the_engine(failure: BaseException) -> TransactionFailure | None:
-    """What the engine itself has raised (`read_request_body`, say) within a nursery of the hook."""
+    """Return the failure that the engine has raised within a nursery of the hook (in `read_request_body`, for example), if that is all."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure if isinstance(failure, TransactionFailure) else None
 
 
 def blame(txn: EngineTransaction, method: HookMethod, exc: BaseException) -> TransactionFailure:
-    """Put an exception on its plugin's account, in the record and in the process's log."""
+    """Log an exception of a hook as a failure of its plugin. Return the failure to raise instead."""
     return _blame(txn, plugin_name(method), getattr(method, "__name__", "hook"), exc)
 
 
 def blame_transform(txn: EngineTransaction, name: str, exc: BaseException) -> TransactionFailure:
-    """The same for an exception in a transform of a body."""
+    """Log an exception of a transform as a failure of the plugin `name`. Return the failure to raise instead."""
     return _blame(txn, name, "transform", exc)
 
 
 def blame_intercept(txn: EngineTransaction, name: str, exc: BaseException) -> None:
-    """The same for a plugin that plays the origin; what the client gets is decided by what it has sent."""
+    """Log an exception of a plugin that acts as the origin. The response depends on what the plugin has sent before."""
     _blame(txn, name, "intercept", exc)
 
 
@@ -76,7 +80,10 @@ def _blame(txn: EngineTransaction, name: str, hook: str, exc: BaseException) -> 
 
 
 async def fire_closing(subject: EngineSession | EngineTransaction, methods: tuple[HookMethod, ...], seconds: float) -> None:
-    """Run the hooks that end something: shielded, bounded, and whatever they raise is only logged."""
+    """Run the closing hooks of a session or transaction, shielded from cancellation, for `seconds` in total at most.
+
+    What they raise is logged, and the next hook runs.
+    """
     if not methods:
         return
     with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
@@ -90,4 +97,4 @@ async def fire_closing(subject: EngineSession | EngineTransaction, methods: tupl
                 if passing is not None:
                     raise passing from None
     if scope.cancelled_caught:
-        logger.error("closing hooks of %r took longer than %g s and were cut short", subject, seconds)
+        logger.error("closing hooks of %r were cancelled: they took longer than %g s", subject, seconds)

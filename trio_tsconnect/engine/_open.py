@@ -1,6 +1,6 @@
-"""`open_proxy`: the nursery that an engine lives in, and everything that lives and ends with it.
+"""`open_proxy`: start an engine with its log and plugins, and stop it at the end of a `with` block.
 
-Invariant: no nursery is hidden in an object. `open_proxy` owns the nursery; a `Proxy` only knows where to put its tasks while it is open.
+Invariant: the nurseries belong to the context manager `open_proxy`, not to an object. A `Proxy` only starts tasks in one while it is open.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ logger = logging.getLogger("trio_tsconnect")
 
 
 def _rule_hooks(config: ProxyConfig, hooks: Hooks) -> dict[int, Hooks]:
-    """The hooks of rules that have plugins of their own, or an origin that one plays; by the identity of the rule."""
+    """Return the hooks of each rule that has plugins of its own, or a plugin as its origin. The keys are `id(rule)`.
+
+    Raise `ConfigError` if a plugin that acts as an origin cannot be loaded.
+    """
     players = {rule.played: load_origin(rule.played) for rule in config.remap if rule.played}
     return {
         id(rule): Hooks((*hooks.plugins, *rule.plugins, *([players[rule.played]] if rule.played else [])))
@@ -43,11 +46,14 @@ def _open_log(config: ProxyConfig) -> Log:
 @public("trio_tsconnect")
 @asynccontextmanager
 async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plugin] = (), log: Log | None = None) -> AsyncIterator[Proxy]:
-    """Open an engine for the length of a `with` block.
+    """Open a proxy for the duration of a `with` block.
 
-    `plugins` come after those of the configuration. `log`: where records go; None: what `config.log` says, else nowhere. When the body returns
-    the proxy drains for `config.http.drain_timeout`, then cancels. When the body raises or is cancelled, it cancels at once; the body's
-    exception leaves as it is, not in a group. `ConfigError` and `OSError` (a log that cannot be opened) are raised before anything runs.
+    `plugins` are called after those of the configuration. `log` is the destination for log records. It defaults to `config.log`; if that is
+    also unset, records are discarded.
+
+    When the body returns, the proxy drains for `config.http.drain_timeout` seconds at most, then cancels the remaining sessions. When the
+    body raises or is cancelled, it cancels them at once. The body's exception is raised as it is, not in a group, unless a task of the
+    proxy raises as well. `ConfigError`, and `OSError` if the log cannot be opened, are raised before any task starts.
     """
     config = config or ProxyConfig()
     hooks = Hooks((*config.plugins, *plugins))
@@ -56,7 +62,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
     error: BaseException | None = None
     try:
         async with trio.open_nursery() as log_nursery:
-            log_scope = trio.CancelScope(shield=True)
+            log_scope = trio.CancelScope(shield=True)  # see `_run_log`
             log_nursery.start_soon(_run_log, records, log_scope, name="log")
             try:
                 async with trio.open_nursery() as nursery:
@@ -69,7 +75,7 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
                     try:
                         yield proxy
                         await proxy.drain(config.http.drain_timeout)
-                    except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
+                    except BaseException as exc:  # noqa: BLE001 - raised again, after the engine has ended
                         error = exc
                     try:
                         await proxy._end()
@@ -84,18 +90,18 @@ async def open_proxy(config: ProxyConfig | None = None, *, plugins: Iterable[Plu
         try:
             raise error
         finally:
-            del error
+            del error  # breaks the cycle of exception, traceback and this frame
 
 
 def _joined(error: BaseException | None, group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What leaves: the body's exception, and what the engine's own tasks raise; a Ctrl-C that found one of them, most likely."""
-    theirs = group.split(trio.Cancelled)[1]  # without a cancellation around `open_proxy`, which goes on by itself
+    """Return the exception to raise: that of the body, that of the engine's tasks (usually a Ctrl-C), or a group of both."""
+    theirs = group.split(trio.Cancelled)[1]  # a cancellation from outside is delivered again at the next checkpoint
     if error is not None and theirs is None:
         return error
     theirs_alone = _without_groups_of_one(theirs or group)
     if error is None or isinstance(error, trio.Cancelled):
         return theirs_alone
-    return BaseExceptionGroup("the body of open_proxy, and the proxy", [error, theirs_alone])
+    return BaseExceptionGroup("the body of open_proxy raised, and so did a task of the proxy", [error, theirs_alone])
 
 
 def _without_groups_of_one(exc: BaseException) -> BaseException:
@@ -105,11 +111,13 @@ def _without_groups_of_one(exc: BaseException) -> BaseException:
 
 
 async def _run_log(log: Log, scope: trio.CancelScope) -> None:
-    with scope:  # shielded: what a cancellation ends has records still to come; close() ends it, or the deadline that is set then
+    # The scope is shielded, because cancelled transactions still write records. `close()` ends the log, or the deadline set after it.
+    with scope:
         await log.run()
 
 
 async def _run_plugin(plugin: Plugin, proxy: Proxy) -> None:
+    """Run the task of a plugin. An exception in it is logged; the proxy and the hooks of the plugin go on."""
     try:
         await plugin.run(proxy)
     except BaseException as exc:

@@ -1,4 +1,4 @@
-"""What an intermediary does to the heads it sends on: the rules of `message/`, in their order."""
+"""Changes to the heads that the proxy forwards: the rules of `message/`, applied in order."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ from trio_tsconnect.message import (
 
 
 def prepare_request(txn: EngineTransaction) -> None:
-    """Make the request what the origin gets, before the first attempt: fields of this hop out, ours in, the origin's name as Host."""
+    """Change the request head into what the origin gets: remove hop-by-hop fields, set Host, add the proxy's fields.
+
+    Must be called once only, before the first attempt; a second call would add Via twice.
+    """
     request, headers = txn.request, txn.request.headers
     client_host = headers.get(b"host")
     txn.upgrade = _offered_upgrade(txn)
     trailers = accepts_trailers(headers)
     strip_hop_by_hop(headers, keep_upgrade=txn.upgrade is not None)
-    if trailers:  # RFC 9110 §10.1.4: ours to say again, for we forward trailers
+    if trailers:  # RFC 9110 §10.1.4: TE is hop-by-hop; the proxy forwards trailers, so it sends its own
         _say_te_trailers(headers)
     txn.expects_continue = expects_continue(request)
     if (txn.uri is not None and not (txn.rule.preserve_host if txn.rule else txn.session.target is not None)) or (
@@ -57,12 +60,15 @@ def prepare_request(txn: EngineTransaction) -> None:
         if txn.watch.end != math.inf:
             headers.add(txn.config.deadline_header, str(max(0, int((txn.watch.end - trio.current_time()) * 1000))))
     if txn.config.via:
-        # RFC 9110 §7.6.3: the version received. A stream's request came in HTTP/2, whatever its virtual connection speaks.
+        # RFC 9110 §7.6.3: the version received. A stream's request was received in HTTP/2, but its virtual connection carries HTTP/1.1.
         add_via(headers, "2.0" if txn.client.stream is not None and not txn.internal else request.version, txn.config.via)
 
 
 def _offered_upgrade(txn: EngineTransaction) -> list[str] | None:
-    """The protocols that the client offers to switch to, where we let it (RFC 9110 §7.8): not from HTTP/1.0, and not to HTTP/2."""
+    """Return the protocols that the client offers to switch to (RFC 9110 §7.8).
+
+    None if there are none, if the request is HTTP/1.0, or if h2c is among them.
+    """
     headers = txn.request.headers
     if txn.version == "1.0" or "upgrade" not in headers or "upgrade" not in headers.tokens("connection"):
         return None
@@ -71,7 +77,7 @@ def _offered_upgrade(txn: EngineTransaction) -> list[str] | None:
 
 
 def settle_request(txn: EngineTransaction) -> None:
-    """After `send_request`: of what plugins have written about this hop, `close` is obeyed; nothing else goes out but what is ours."""
+    """Remove hop-by-hop fields that plugins have set in `send_request`. Keep only Upgrade, `TE: trailers` and `Connection: close`."""
     headers = txn.request.headers
     for field in headers.fields:
         if field[1] in HOP_BY_HOP:
@@ -83,7 +89,7 @@ def settle_request(txn: EngineTransaction) -> None:
     strip_hop_by_hop(headers, keep_upgrade=txn.upgrade is not None)
     if trailers:
         _say_te_trailers(headers)
-    if closes:  # RFC 9112 §9.6; the connection is not used again
+    if closes:  # RFC 9112 §9.6; the origin connection is then not reused
         headers[b"Connection"] = f"{headers['connection']}, close" if b"connection" in headers else b"close"
 
 
@@ -93,7 +99,7 @@ def _say_te_trailers(headers: Headers) -> None:
 
 
 def frame_for_origin(txn: EngineTransaction) -> Body:
-    """Decide the framing of the request towards the origin, and say it in the head."""
+    """Choose the framing of the request body for the origin, set the fields for it in the head, and return it. Called once per attempt."""
     body = txn.session.http.body
     if txn.request_body is not None:
         body = Body(Framing.LENGTH, len(txn.request_body)) if txn.request_body else NO_BODY if body.framing is Framing.NONE else EMPTY_BODY
@@ -105,14 +111,14 @@ def frame_for_origin(txn: EngineTransaction) -> Body:
 
 
 def add_ours(txn: EngineTransaction, response: Response) -> None:
-    """Put the proxy's fields into an origin's final response."""
+    """Add the proxy's fields (Via, Date) to the final response of an origin."""
     if txn.config.via:
         add_via(response.headers, response.version, txn.config.via)
     add_date(txn, response)
 
 
 def add_date(txn: EngineTransaction, response: Response) -> None:
-    """RFC 9110 §6.6.1: whoever has a clock adds the Date that is missing."""
+    """Add Date if it is missing (RFC 9110 §6.6.1)."""
     if b"date" not in response.headers:
         response.headers.fields.append(_date_field(int(txn.core.wall_time())))
 
@@ -123,15 +129,18 @@ def _date_field(second: int) -> tuple[bytes, bytes, bytes]:
 
 
 def frame_for_client(txn: EngineTransaction, response: Response, body: Body) -> Body:
-    """Decide the framing towards the client and whether its connection goes on, and say so in the head (RFC 9112 §9.3, §9.6)."""
+    """Choose the framing of the response body and whether the connection persists; set the fields for both (RFC 9112 §9.3, §9.6).
+
+    Return the framing; set `txn.keep_alive`.
+    """
     method = txn.method or "GET"
     headers = response.headers
     for field in headers.fields:
-        if field[1] in HOP_BY_HOP:  # an origin's are gone by now: a plugin has written it
+        if field[1] in HOP_BY_HOP:  # set by a plugin: those of the origin were removed before
             _obey_connection(txn, response)
             break
     framed = frame_response(method, txn.version, response, body)
-    if method == "CONNECT":  # what follows may be meant for the tunnel that was not made
+    if method == "CONNECT":  # the next bytes may be meant for the tunnel that was not opened
         txn.wants_keep_alive = False
     txn.keep_alive = (
         txn.wants_keep_alive and framed.framing is not Framing.CLOSE and not txn.session.is_last_request and _body_allows_keep_alive(txn)
@@ -144,19 +153,19 @@ def frame_for_client(txn: EngineTransaction, response: Response, body: Body) -> 
 
 
 def _obey_connection(txn: EngineTransaction, response: Response) -> None:
-    """RFC 9112 §9.6: a response that says `close` is the last. What a plugin lists as hop-by-hop goes no further than to us."""
+    """Obey `Connection: close` (RFC 9112 §9.6), then remove the hop-by-hop fields that a plugin has set."""
     if "close" in response.headers.tokens("connection"):
         txn.wants_keep_alive = False
-    strip_hop_by_hop(response.headers, keep_upgrade=response.status == 426)  # RFC 9110 §15.5.22: 426 says what to upgrade to
+    strip_hop_by_hop(response.headers, keep_upgrade=response.status == 426)  # RFC 9110 §15.5.22: a 426 must say what to upgrade to
 
 
 def _body_allows_keep_alive(txn: EngineTransaction) -> bool:
-    """Whether what is left of the request body will be read, so that the next request can be found."""
+    """Return True if the rest of the request body will be read, so that the next request can be found behind it."""
     http = txn.session.http
     if http.body_complete:
         return True
     expects = txn.expects_continue or (not txn.prepared and txn.has_request and expects_continue(txn.request))
     if expects and not txn.expectation_met and not http.buffered:
-        return False  # a client that waits for 100 may send the body or not (RFC 9110 §10.1.1)
-    # Whether more is to come than will be dropped decides, not how much of it has come by chance when the response begins.
+        return False  # after a final response the client may send the body or not (RFC 9110 §10.1.1)
+    # The whole length decides, not the length that is left: how much was received before the response begins is a matter of timing.
     return http.body.framing is Framing.LENGTH and http.body.length <= txn.config.drain_body

@@ -1,4 +1,4 @@
-"""The engine: it holds the sessions, the front ends and the books while `open_proxy` keeps it open."""
+"""The engine: the implementation of `Proxy`. It registers sessions and front ends while `open_proxy` keeps it open."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ logger = logging.getLogger("trio_tsconnect")
 
 @attrs.frozen(eq=False)
 class RegisteredFrontEnd(FrontEnd):
-    """A front end that the engine has on its books."""
+    """A front end that is registered with the engine."""
 
     _engine: Engine
     drain: Callable[[], object]
-    """Called when the engine begins to drain."""
+    """Called once when the engine begins to drain."""
     end: Callable[[], object]
-    """Called when the engine cancels what is left."""
+    """Called when the engine cancels the remaining sessions."""
 
     def connect(self, options: ConnectOptions, *, client: ClientInfo | None = None) -> VirtualConnection:
         self._engine.core.check_run("connect()")
         ours, session = self._engine.open_session(options, None, nursery=None, client=client)
-        session.awaited = True
+        session.awaited = True  # a drain must not close it before its request arrives
         return ours
 
 
 class Engine(Proxy):
-    """The face `Proxy`, and what is behind it."""
+    """Implementation of `Proxy`; the public methods are documented there."""
 
     def __init__(self, config: ProxyConfig, hooks: Hooks, rule_hooks: dict[int, Hooks], log: Log, nursery: trio.Nursery) -> None:
         self.config = config
@@ -60,12 +60,12 @@ class Engine(Proxy):
         return self.core.draining
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Start the engine's own tasks."""
+        """Start the engine's background tasks in `nursery`: the origin pool, the sweep for clients that are gone, and the timer."""
         nursery.start_soon(self.core.pool.run, name="origin pool")
         nursery.start_soon(sweep, self.core, self._sessions, name="sweep")
         nursery.start_soon(self.core.timer.run, name="timer")
 
-    # --------------------------------------------------------------------------------------------------------------- the two verbs
+    # ------------------------------------------------------------------------------------------------------------------------- new sessions
 
     async def serve_stream(self, stream: trio.abc.Stream, *, client: ClientInfo | None = None, received: bytes = b"") -> None:
         self.core.check_run("serve_stream()")
@@ -83,7 +83,7 @@ class Engine(Proxy):
 
     def connect(self, options: ConnectOptions | None = None) -> VirtualConnection:
         self.core.check_run("connect()")
-        if self.core.draining and not self.core.closed:
+        if self.core.draining and not self.core.closed:  # `open_session` refuses a closed proxy, with the reason "closed"
             raise ConnectRefused("draining")
         return self.open_session(options or ConnectOptions(), None, nursery=None)[0]
 
@@ -96,14 +96,19 @@ class Engine(Proxy):
         detached: bool = False,
         client: ClientInfo | None = None,
     ) -> tuple[VirtualConnection, EngineSession]:
-        """Make a virtual connection and start its session in a nursery (None: the proxy's). Refuses at once, or does all of it."""
+        """Open a virtual connection and start its session in `nursery`; None means the proxy's nursery.
+
+        Return the opener's end and the session. Synchronous. Raise `ConnectRefused` before anything is counted or started.
+        `parent`: the transaction that opens the connection. `client` overrides `options.client`.
+        """
         client = client or options.client
         internal = client is None if options.internal is None else options.internal
         if self.core.closed:
             raise ConnectRefused("closed")
         if self.config.access and not admits(self.config.access, client=client, internal=internal):
             raise ConnectRefused("denied")
-        # A tree of internal requests takes one place: what is below an internal transaction rides on that one's, for it ends with it.
+        # A tree of internal requests counts once in `max_concurrent_internal`: a child of an internal transaction ends with its parent, so
+        # the parent's count covers it. A detached child can outlive its parent, so it counts for itself.
         counts = internal and (parent is None or detached or not parent.internal)
         if counts and self._internal >= self.config.http.max_concurrent_internal:
             raise ConnectRefused("concurrency")
@@ -150,7 +155,7 @@ class Engine(Proxy):
             origin_waiting=pool.waiting,
         )
 
-    # ------------------------------------------------------------------------------------------------------------------- the books
+    # ------------------------------------------------------------------------------------------------------------- registration, drain, end
 
     @contextmanager
     def front_end(self, *, drain: Callable[[], object], end: Callable[[], object], client: ClientInfo | None = None) -> Iterator[FrontEnd]:
@@ -178,7 +183,7 @@ class Engine(Proxy):
 
     def _busy(self) -> None:
         if self._idle.is_set():
-            self._idle = trio.Event()
+            self._idle = trio.Event()  # trio events cannot be cleared
 
     def _rest(self) -> None:
         if not self._sessions and not self._front_ends:
@@ -189,7 +194,7 @@ class Engine(Proxy):
         self._sessions.add(session)
 
     def _forget(self, session: EngineSession) -> None:
-        """A session has ended."""
+        """Remove a session that has ended, and what it counted for."""
         self._sessions.discard(session)
         self._internal -= session.counts_as_internal
         self._virtual -= session.virtual
@@ -199,7 +204,7 @@ class Engine(Proxy):
         self.core.check_run("drain()")
         self._begin_to_drain()
         for session in list(self._sessions):
-            if session.requests or not session.awaited:
+            if session.requests or not session.awaited:  # of an awaited session the first request is still to come
                 session.stop_idling()
         for front_end in list(self._front_ends):
             _tell(front_end.drain)
@@ -208,7 +213,7 @@ class Engine(Proxy):
         return self._idle.is_set()
 
     async def _rested(self) -> None:
-        while not self._idle.is_set():  # another may have been admitted in the moment in which the last one left
+        while not self._idle.is_set():  # a session may have been admitted between the end of the last one and this wake-up
             await self._idle.wait()
 
     def _begin_to_drain(self) -> None:
@@ -219,9 +224,12 @@ class Engine(Proxy):
         await self._drains.wait()
 
     async def _end(self) -> None:
-        """Cancel what is left, wherever its task lives, and wait until it has ended."""
+        """Cancel the remaining sessions and front ends; wait until they have ended, for `2 * http.close_timeout` seconds at most.
+
+        This includes sessions whose tasks run in a nursery of the caller (`serve_stream`). The wait is shielded from cancellation.
+        """
         self._begin_to_drain()
-        self.core.closed = True
+        self.core.closed = True  # before the cancellation: code that runs during it must not open new sessions
         for session in list(self._sessions):
             session.cancel("proxy", "closed")
         for front_end in list(self._front_ends):
@@ -235,16 +243,16 @@ class Engine(Proxy):
 
 
 def _tell(callback: Callable[[], object]) -> None:
-    """One front end's trouble is no other's."""
+    """Call `drain` or `end` of a front end. Log an exception, so that the other front ends are still called."""
     try:
         callback()
     except Exception:
-        logger.exception("a front end failed when it was told of the end")
+        logger.exception("drain() or end() of a front end raised")
 
 
 async def _turn_away(stream: trio.abc.Stream) -> None:
-    """Close a stream that gets no session; one that cannot even be closed is nobody's failure but its own."""
+    """Close a stream that gets no session. Log an exception instead of raising it: `serve_stream` must not raise."""
     try:
         await close_gently(stream, 0)
     except Exception:
-        logger.exception("a stream that was turned away cannot be closed")
+        logger.exception("closing a rejected stream failed")

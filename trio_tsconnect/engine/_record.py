@@ -1,4 +1,4 @@
-"""From a transaction to its record: the one place that says which fact goes into which field."""
+"""Making the log record of a transaction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trio_tsconnect.log import Ended, LogRecord
 
 
 def make_record(txn: EngineTransaction) -> LogRecord:
-    """The record of a transaction that has ended."""
+    """Return the log record of a transaction that has ended."""
     session = txn.session
     client = session.client
     protocol = client.protocol
@@ -39,7 +39,7 @@ def make_record(txn: EngineTransaction) -> LogRecord:
         origin_connection=txn.origin_id,
         origin_reused=txn.origin_reused,
         attempts=txn.attempts,
-        milestones=dict(txn.milestones),
+        milestones=dict(txn.milestones),  # a copy: the state CLOSED is entered after the record is written
         ended=txn.ended or Ended("proxy", "complete", txn.state.milestone),
         plugin=dict(txn.plugin_log),
         deadline_left=txn.deadline_left and dict(txn.deadline_left),

@@ -1,4 +1,4 @@
-"""Answers that no origin gives: a plugin's, and those of failures."""
+"""Responses that do not come from an origin: those of plugins, of the proxy itself, and of failures."""
 
 from __future__ import annotations
 
@@ -29,34 +29,38 @@ from trio_tsconnect.message import (
 )
 from trio_tsconnect.stream import DRAIN_ABOVE, IncompleteMessage, request_to_bytes, reset
 
-# RFC 9110 §9.3.8: a TRACE must not echo what is secret.
+# RFC 9110 §9.3.8: the response to TRACE must not contain credentials or cookies.
 _SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 
 
 async def send_answer(txn: EngineTransaction, *, by: str = "plugin") -> None:
-    """Send what a plugin, or the proxy itself, has answered (`txn.response`, `txn.answer`)."""
+    """Send the response that a plugin or the proxy has made (`txn.response`, `txn.answer`). `by` is logged as the author."""
     txn.enter(State.SEND_RESPONSE)
     if txn.hooks.send_response:
         await fire(txn, txn.hooks.send_response)
     if opens_a_stream(txn, txn.response):
         raise TransactionFailure(
-            Failure.PLUGIN, "A plugin answered a request to switch protocols, and an HTTP/2 client would take that for a yes."
+            Failure.PLUGIN, "A plugin answered a request to switch protocols with 2xx, not 101; an HTTP/2 client would take it for a 101."
         )
     await _send(txn, txn.response, txn.answer or b"")
     txn.end(by, "responded")
 
 
 def opens_a_stream(txn: EngineTransaction, response: Response) -> bool:
-    """True for a 2xx to extended CONNECT, which opens the stream to an HTTP/2 client (RFC 8441 §5), where only a 101 may.
+    """Return True if `response` is a 2xx to extended CONNECT.
 
-    Such a request comes from a front end as one of HTTP/1.1 that asks for a switch, which no other request of a stream does (RFC 9113 §8.2.2).
+    An HTTP/2 client would take it for a switch of protocols (RFC 8441 §5). Only a 101 of the origin may become one.
+    The front end sends extended CONNECT as an HTTP/1.1 request with Upgrade. No other request of a stream has Upgrade (RFC 9113 §8.2.2).
     """
     return 200 <= response.status <= 299 and txn.client.stream is not None and not txn.internal and txn.asks_for_switch
 
 
 def answer_here(txn: EngineTransaction) -> bool:
-    """Count down Max-Forwards; whether it ends here, and the proxy answers as the final recipient (RFC 9110 §7.6.2)."""
+    """Decrement Max-Forwards (RFC 9110 §7.6.2). Return True if it was 0: the proxy is the final recipient and has made the response.
+
+    The response is in `txn.response` and `txn.answer`. Raise `TransactionFailure` if the field is invalid.
+    """
     request = txn.request
     if b"max-forwards" not in request.headers:
         return False
@@ -78,13 +82,13 @@ def answer_here(txn: EngineTransaction) -> bool:
 
 
 async def send_failure(txn: EngineTransaction, failed: TransactionFailure) -> None:
-    """Answer a failure as its outcome says; cut a response that has begun, so that the client can tell."""
-    if txn.response_complete:  # there is nothing left to fail but what would have followed
+    """Send the error response for a failure. If a response has begun, cut it short in a way that the client can detect."""
+    if txn.response_complete:  # the response was sent; only the connection is affected
         txn.keep_alive = False
         return
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
-    if txn.response_begun and txn.session.http.take_back():  # a head that has not left yet: the failure can be told in its place
+    if txn.response_begun and txn.session.http.take_back():  # the head was queued but not written: an error response can replace it
         unsay(txn)
     if (connection := txn.origin) is not None:
         txn.origin = None
@@ -92,28 +96,28 @@ async def send_failure(txn: EngineTransaction, failed: TransactionFailure) -> No
     if result.status is None or txn.response_begun:
         txn.keep_alive = False
         if result.status is None:
-            txn.session.broken = True  # there is nobody to be gentle with
+            txn.session.broken = True  # no response can be delivered: close without lingering
         cut_short(txn)
         return
     page, content_type = error_page(result.status, failed.detail)
     response = Response(result.status, [("Content-Type", content_type), ("Cache-Control", "no-store")])
     if failed.failure is not Failure.NO_REMAP_RULE and (result.by == "client" or not txn.has_request):
-        txn.wants_keep_alive = False  # what follows on this connection cannot be relied on
+        txn.wants_keep_alive = False  # the next bytes on this connection may not be a request
     await _send_failure_response(txn, response, page)
 
 
 def unsay(txn: EngineTransaction) -> None:
-    """Nothing was sent of the response that had begun: the record tells of none, and another may be sent."""
+    """Reset the state of a response that was begun but not sent, so that another can be sent and the record shows none."""
     txn.response_begun = txn.close_delimited = False
     txn.status = None
     txn.response_bytes = 0
 
 
 def cut_short(txn: EngineTransaction) -> None:
-    """A response that has begun will not be finished: see to it that the client can tell.
+    """Give up a response that has begun, so that the client can detect that it is incomplete.
 
-    Content-Length and the chunked coding tell by themselves, and the bytes on their way arrive; a body that ends by closing would look whole
-    (RFC 9112 §6.3), so there the connection is reset.
+    With Content-Length or the chunked coding the client detects it by itself, so bytes that were written are still delivered. A body that
+    ends with the connection would look complete (RFC 9112 §6.3), so the connection is reset.
     """
     txn.keep_alive = False
     if txn.response_begun and not txn.response_complete and txn.close_delimited:
@@ -124,7 +128,8 @@ def cut_short(txn: EngineTransaction) -> None:
 async def _send_failure_response(txn: EngineTransaction, response: Response, page: bytes) -> None:
     if txn.state is not State.SEND_RESPONSE:
         txn.enter(State.SEND_RESPONSE)
-    # The watch is over. A failure is answered within the limits of any wait, and not much beyond the end of the whole.
+    # The watch of the transaction has ended, so a limit of its own is needed: `inactivity_timeout` from now, and not later than
+    # `error_timeout` after the end of the transaction.
     now = trio.current_time()
     latest = min(now + txn.config.inactivity_timeout, max(now, txn.watch.end) + txn.config.error_timeout)
     txn.response = response.copy()
@@ -134,17 +139,18 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
         except TransactionFailure:
             txn.response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
             page = error_page(500, "A plugin failed.")[0]
-    if hooks_scope.cancel_called:  # also where a hook has swallowed the cancellation
+    if hooks_scope.cancel_called:  # not `cancelled_caught`: a hook may swallow the cancellation
         txn.response = response
         latest += txn.config.error_timeout
     with trio.move_on_at(latest) as scope:
         await _send(txn, txn.response, page)
     if scope.cancelled_caught and not txn.response_complete:
-        txn.session.broken = True  # it does not read: there is nobody to be gentle with
+        txn.session.broken = True  # the client does not read: close without lingering
         cut_short(txn)
 
 
 async def _send(txn: EngineTransaction, response: Response, content: bytes) -> None:
+    """Write a response with a body of known length, then read the rest of the request body if the connection persists."""
     http = txn.session.http
     add_date(txn, response)
     silent = has_no_content(txn.method or "GET", response.status)
@@ -157,14 +163,14 @@ async def _send(txn: EngineTransaction, response: Response, content: bytes) -> N
     http.queue_response(response, body)
     if body.framing is not Framing.NONE and body.length:
         for start in range(0, len(content), DRAIN_ABOVE):
-            if start:  # a slow reader gets the time for each write anew
+            if start:  # one write for each piece: the timeout begins anew with each
                 await write_to_client(txn)
             piece = content[start : start + DRAIN_ABOVE]
             http.queue_body(piece)
             txn.response_bytes += len(piece)
     http.queue_end()
     await trio.lowlevel.checkpoint_if_cancelled()
-    if txn.keep_alive or not http.drain_now():  # (where another request may follow, there is to be a checkpoint between the two)
+    if txn.keep_alive or not http.drain_now():  # with keep-alive `drain`, because it is a checkpoint between two requests
         await write_to_client(txn)
     txn.response_complete = True
     if txn.keep_alive:
@@ -172,7 +178,10 @@ async def _send(txn: EngineTransaction, response: Response, content: bytes) -> N
 
 
 async def write_to_client(txn: EngineTransaction) -> None:
-    """Write what is queued; a client that does not take it in time is `CLIENT_TIMEOUT`."""
+    """Write the queued bytes to the client. If it does not read them in time, the transaction ends with `CLIENT_TIMEOUT`.
+
+    The time is `http.inactivity_timeout`, or less for `http.min_rate`.
+    """
     config, origin = txn.config, txn.origin
     if config.min_rate is None and (origin is None or not origin.holder):
         txn.watch.arm(Failure.CLIENT_TIMEOUT, config.inactivity_timeout)
@@ -194,7 +203,10 @@ async def write_to_client(txn: EngineTransaction) -> None:
 
 
 async def finish_request(txn: EngineTransaction) -> None:
-    """Read and drop what is left of a request body whose length `_body_allows_keep_alive` has accepted; past its time the connection ends."""
+    """Read and discard the rest of the request body, for `http.linger_timeout` seconds at most.
+
+    `_body_allows_keep_alive` has checked its length. If the body does not end in time, `txn.keep_alive` becomes False.
+    """
     http = txn.session.http
     if http.body_complete:
         return
@@ -203,5 +215,5 @@ async def finish_request(txn: EngineTransaction) -> None:
             while piece := await http.receive_body():
                 txn.request_bytes += len(piece)
         except (IncompleteMessage, MessageError, trio.BrokenResourceError):
-            pass  # the answer was given; what cannot be read any more only ends the connection
+            pass  # the response was sent, so this is no failure; the connection just closes
     txn.keep_alive = txn.keep_alive and http.body_complete

@@ -1,4 +1,4 @@
-"""Where a request goes: the remap table first, then the connection's target, then, if that is allowed, the request's own authority."""
+"""Routing: the remap table first, then the target of the connection, then the authority of the request if `http.remap_required` is off."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 def remap(txn: EngineTransaction) -> None:
-    """Decide the target URI; from here on it is the request's target. `TransactionFailure` when there is nowhere to go."""
+    """Choose the URI that the request is sent to and make it the request target. Also set `txn.rule` and the configuration of the rule.
+
+    Raise `TransactionFailure` if the target is invalid or not allowed, if no rule matches, or if the request has looped.
+    """
     core, request = txn.core, txn.request
-    # RFC 9112 §3.3: a client of HTTP/1.0 that names no host means the one that it has connected to
+    # RFC 9112 §3.3: an HTTP/1.0 request without a host is for the address that the client has connected to.
     default = own_authority(txn.session.stream) if request.version == "1.0" and not request.headers.get(b"host") else None
     try:
         uri = target_uri(request, scheme=txn.client.scheme, default_authority=default)
@@ -26,10 +29,10 @@ def remap(txn: EngineTransaction) -> None:
         del request.headers[b"Host"]  # it is empty
     txn.url = str(uri)
     if uri.scheme in ("https", "wss") and not _may_ask_for_https(txn):
-        # RFC 9110 §7.4: else a client in clear text would pick rules, and origins, that trust TLS.
-        raise TransactionFailure(BadRequest("misdirected", f"{uri.scheme} is not to be had on a connection in clear text.", 421))
+        # RFC 9110 §7.4: otherwise a cleartext client could reach rules and origins that rely on TLS.
+        raise TransactionFailure(BadRequest("misdirected", f"The scheme {uri.scheme} is not allowed over a cleartext connection.", 421))
     if request.target[0] not in "/*" and request.method != "CONNECT":
-        request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form wins, and what is sent on says so
+        request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form overrides Host
     _check_loop(txn)
     if request.method == "CONNECT":
         if txn.intercept_origin is None and not txn.config.permits_connect(uri.host, uri.port):
@@ -44,36 +47,45 @@ def remap(txn: EngineTransaction) -> None:
         txn.uri = match.target
         if rule.config:
             txn.config, txn.origin_config = rule.http_config(txn.config), rule.origin_config(txn.origin_config)
-            _check_loop(txn)  # the rule may say by which name we are known to its origin
+            _check_loop(txn)  # again: the rule may have its own name for Via
         else:
             txn.origin_config = rule.origin_config(txn.origin_config)
     elif txn.session.target is None and txn.intercept_origin is None and default is not None and request.target[0] in "/*":
-        raise TransactionFailure(BadRequest("no_host", "The request names no host, and no rule says what this proxy itself has to offer."))
+        raise TransactionFailure(BadRequest("no_host", "The request names no host, and no remap rule matches the proxy's address."))
     elif txn.session.target is None and txn.intercept_origin is None and txn.config.remap_required:
-        raise TransactionFailure(Failure.NO_REMAP_RULE, f"No rule says where {uri.authority}{uri.path} is to be had.")
+        raise TransactionFailure(Failure.NO_REMAP_RULE, f"No remap rule matches {uri.authority}{uri.path}.")
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)
 
 
 def _may_ask_for_https(txn: EngineTransaction) -> bool:
-    """True where the scheme is the word of TLS, of a proxy that is trusted, or of code in this process; or where it only says where to go."""
+    """Return True if the request may have an https or wss URI.
+
+    That is: over TLS, from code in this process, from a trusted proxy, or if no rules are required, because the scheme then only says how
+    to connect to the origin.
+    """
     return txn.client.scheme == "https" or txn.internal or txn.config.trust_forwarded or not txn.config.remap_required
 
 
 def _check_loop(txn: EngineTransaction) -> None:
+    """Raise `TransactionFailure` if the name of this proxy (`http.via`) is in Via already."""
     if txn.config.via and txn.config.via in via_names(txn.request.headers):
-        raise TransactionFailure(Failure.LOOP, "The request has been through this proxy before.")
+        raise TransactionFailure(Failure.LOOP, "The request has passed through this proxy before: its name is in Via.")
 
 
 def judge(txn: EngineTransaction, rules: tuple[AccessRule, ...]) -> None:
-    """Let access rules decide about a request; `TransactionFailure` when they deny it."""
+    """Apply access rules to the request. Raise `TransactionFailure` if they deny it."""
     if rules:
         check_access(rules, client=txn.client, method=txn.request.method, internal=txn.internal)
 
 
 def choose_origin(txn: EngineTransaction) -> Origin:
-    """The origin of the request's target, which a plugin may have changed since `remap`. It also settles `txn.uri`."""
+    """Return the origin for the request target.
+
+    A plugin may have changed the target after `remap`. Then `txn.uri` and `txn.origin_url` follow it, and the rule applies only if host and
+    port are still those of the rule. Raise `TransactionFailure` if the target is not a URI.
+    """
     if txn.method == "CONNECT" and txn.uri is not None:
         return txn.intercept_origin or TCPOrigin(txn.uri.host, txn.uri.port)
     target = txn.request.target
@@ -82,7 +94,7 @@ def choose_origin(txn: EngineTransaction) -> Origin:
         try:
             uri = TargetURI.parse(target)
         except ValueError as exc:
-            raise TransactionFailure(Failure.INTERNAL, f"The target that a plugin has set is no URI: {exc}.") from None
+            raise TransactionFailure(Failure.INTERNAL, f"A plugin has set an invalid request target: {exc}.") from None
         uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
         rule = rule if rule is not None and (uri.host, uri.port) == (rule.target.host, rule.target.port) else None
         txn.uri, txn.origin_url = uri, str(uri)
@@ -102,6 +114,7 @@ def choose_origin(txn: EngineTransaction) -> Origin:
 
 
 def _server_name(txn: EngineTransaction, uri: TargetURI, *, preserve: bool) -> str:
+    """Return the TLS server name: the host of the URI, or the Host field without its port if the rule preserves it."""
     if preserve and (host := txn.request.headers.get("host")):
         return host.rpartition(":")[0] or host if not host.endswith("]") else host
     return uri.host

@@ -1,4 +1,4 @@
-"""One client stream, as the engine runs on it; `_serve` runs its requests."""
+"""State of one client stream. `_serve` reads its requests and serves them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trio_tsconnect.stream import ClientInfo, HTTP1Server, describe_client, has_
 if TYPE_CHECKING:
     from trio_tsconnect.engine._transaction import EngineTransaction
 
-# What a front end gives as its reason when it closes or aborts a virtual connection for another's doing than its client's.
+# Reasons with which a front end closes or aborts a virtual connection when the client is not the cause: the (by, why) to log instead.
 _NOT_THE_CLIENTS = {
     "front_end_closed": ("proxy", Failure.CANCELLED.value),
     "front_end_failed": ("proxy", "front_end_failed"),
@@ -27,33 +27,47 @@ _CAUSE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 
 
 class InputReader(Protocol):
-    """What reads a client's stream while its transaction waits."""
+    """A task that reads the client's stream while the transaction waits; see `_gone.ClientReader`."""
 
     async def stop(self) -> None:
-        """End it, so that the session may read."""
+        """Cancel the task and wait until it has ended. After that the session may read."""
         ...
 
 
 class EngineSession(Session):
-    """What the engine adds to the face that plugins see."""
+    """Engine side of a session: the public `Session` and the state that only the engine uses."""
 
-    # As each session begins; an attribute of the class costs a session nothing until it changes.
+    # Initial values. As class attributes they cost a session nothing until they are assigned.
     deadline: float = math.inf
+    """Trio time at which the timer calls `due`; infinite if no deadline is set."""
     detached: bool = False
+    """True for a child that may outlive its parent."""
     counts_as_internal: bool = False
+    """True if the session counts in `http.max_concurrent_internal`."""
     requests: int = 0
+    """Number of requests begun on this stream."""
     transaction: EngineTransaction | None = None
+    """The transaction in progress; None between two requests."""
     failures: tuple[TransactionFailure, ...] = ()
-    """What is wrong with the next transaction before it begins; the first counts."""
+    """Failures that end the next transaction before it reads its request. The first one is answered."""
     broken: bool = False
+    """True if the stream must be closed by force, without lingering."""
     cancel_cause: tuple[str, str] = ("proxy", Failure.CANCELLED.value)
+    """(by, why) for the log if the session is cancelled."""
     cancelled: bool = False
+    """True once `cancel` was called."""
     started: bool = False
+    """True once the `session_start` hooks were started; they run before the first request."""
     idling: bool = False
+    """True while the session waits for a request."""
     input_reader: InputReader | None = None
+    """The task that reads from the client while the transaction waits, if one runs."""
     done: trio.Event | None = None
+    """Set when the session has ended; only for children that are not detached."""
     nursery: trio.Nursery | None = None
+    """Nursery for everything that the transactions start; None before the session runs."""
     gone: tuple[str, str] | None = None
+    """(by, why) for the log once the client is known to be gone."""
 
     def __init__(
         self,
@@ -85,7 +99,7 @@ class EngineSession(Session):
 
     @property
     def is_last_request(self) -> bool:
-        """Whether the connection ends with the request that is being served."""
+        """True if the connection closes after the request that is being served."""
         http = self.core.config.http
         most = http.max_requests_per_connection
         if self.core.draining or (most is not None and self.requests >= most):
@@ -93,45 +107,47 @@ class EngineSession(Session):
         return self.parent is not None and self.parent.root.descendants >= http.max_descendants
 
     def cancel(self, by: str, why: str) -> None:
-        """End the session now; the record of its transaction says by whom and why. The first cause counts."""
+        """Cancel the session. The log record of its transaction gets `by` and `why`. Later calls change nothing."""
         if not self.cancelled:
             self.cancelled = True
             self.cancel_cause = (by, why)
             if self.transaction is not None:
+                # First the children, so that their records say `parent_ended`. The nursery below would cancel them without a cause.
                 for child in self.transaction.children:
                     child.cancel("proxy", "parent_ended")
             if self.nursery is not None:
                 self.nursery.cancel_scope.cancel()
 
     def stop_idling(self) -> None:
-        """End the session if it waits for a request; a request that is being served is served."""
+        """Cancel the session if it waits for a request and nothing was received. A request that was received is still served."""
         if self.idling and self.nursery is not None and not self.http.skip_empty_lines() and not has_input(self.stream):
             self.nursery.cancel_scope.cancel()
 
     def client_is_gone(self, reason: str = "") -> None:
-        """The client can receive no answer any more: its transaction ends. Bytes it wrote before still make one, for the log.
+        """Note that the client cannot receive a response any more, and cancel the transaction in progress, except in a tunnel.
 
-        A reason that is one snake_case word is the cause that the record tells, unless it is the word of a front end for somebody else's doing.
+        A request that was received before still becomes a transaction, and so a log record. `reason` is logged as the cause if it is in
+        snake_case, with at least one underscore. The reasons in `_NOT_THE_CLIENTS` are logged as caused by the proxy or the origin.
         """
         cause = reason if _CAUSE.fullmatch(reason) else Failure.CLIENT_GONE.value
         self.gone = _NOT_THE_CLIENTS.get(reason, ("client", cause))
-        if self.transaction is not None and self.transaction.state is not State.TUNNEL:  # a tunnel drains first, and ends by itself
+        if self.transaction is not None and self.transaction.state is not State.TUNNEL:  # a tunnel delivers its bytes first
             self.cancel(*self.gone)
 
     @property
     def gone_because(self) -> tuple[str, str]:
-        """Whose doing it is that the client is gone, and the cause for the log; the client's, as far as is known."""
+        """(by, why) for the log: why the client is gone. `("client", "client_gone")` if nothing else is known."""
         return self.gone or ("client", Failure.CLIENT_GONE.value)
 
     @property
     def client_has_gone(self) -> bool:
-        """Whether the client is known to be gone."""
+        """True if the client is known to be gone."""
         return self.gone is not None
 
     def due(self) -> None:
-        """The timer's call: it has waited for a request for long enough."""
+        """End the session at its keep-alive timeout. Called by the timer."""
         self.stop_idling()
-        if self.idling:  # something has come that may yet turn out to be no request
+        if self.idling:  # input was received, but it may turn out to be only empty lines: wait again
             self.core.timer.set(self, trio.current_time() + self.core.config.http.keep_alive_timeout)
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""One request and its response, as the engine runs on it.
+"""State of one request and its response.
 
-Invariant: `enter` is the only writer of the state.
+Invariant: after `__init__`, only `enter` writes `state`.
 """
 
 from __future__ import annotations
@@ -25,52 +25,95 @@ if TYPE_CHECKING:
 
 
 class EngineTransaction(Transaction):
-    """What the engine adds to the face that plugins see. What plugins do with it is in `ServedTransaction`."""
+    """Engine side of a transaction: the public `Transaction` and the state that only the engine uses.
+
+    The methods for plugins are in `ServedTransaction`.
+    """
 
     session: EngineSession
     parent: EngineTransaction | None
 
-    # As each transaction begins; an attribute of the class costs a transaction nothing until it changes.
+    # Initial values. As class attributes they cost a transaction nothing until they are assigned.
     answer: bytes | None = None
+    """Body of a response that a plugin or the proxy has made; None if the origin is to be asked."""
     intercept_origin: InterceptOrigin | None = None
+    """The plugin that acts as the origin, if there is one."""
     request_transforms: tuple[tuple[str, Transform], ...] = ()
+    """(plugin name, transform) for the request body, in order."""
     response_transforms: tuple[tuple[str, Transform], ...] = ()
+    """(plugin name, transform) for the response body, in order."""
     request_chain: Transforms | None = None
+    """The request transforms of the current attempt."""
     request_body: bytes | None = None
+    """The whole request body, if a plugin has read it."""
     request_body_sent: bool = False
+    """True if the request body was taken to its end in the current attempt."""
     request_body_lost: bool = False
+    """True if a plugin has read a part of the request body and not the rest."""
     request_parts: list[bytes | bytearray] | None = None
+    """The parts that a plugin has read so far."""
     retry_target: str | None = None
+    """Target of the attempt that a plugin has asked for; None if none has."""
     retries: int = 0
+    """Attempts that plugins have asked for."""
     reconnects: int = 0
+    """Attempts repeated because a reused connection was closed."""
     children: tuple[EngineSession, ...] = ()
+    """Sessions opened by this transaction, without the detached ones; some may have ended."""
     children_refused: bool = False
+    """True once no more children may be opened."""
     descendants: int = 0
+    """Internal requests below this transaction. Only counted in a root."""
     deadline_left: dict[str, float] | None = None
+    """Seconds left until the end of the transaction, by the state that was entered."""
     prepared: bool = False
+    """True once `prepare_request` has changed the request head for the origin."""
     upgrade: list[str] | None = None
+    """Protocols that the client offers to switch to; None if it offers none that is forwarded."""
     plugin_name: str = ""
+    """Name of the plugin whose hook runs now."""
     expects_continue: bool = False
+    """True if the request that is forwarded has `Expect: 100-continue`."""
     expectation_met: bool = False
+    """True once the client was sent a 100, or needs none because its body was received already."""
     interim_sent: bool = False
+    """True once a 1xx response of the origin was queued for the client."""
     response_due: float = math.inf
+    """Trio time at which the response of the origin is overdue; infinite until the request was sent."""
     response_begun: bool = False
+    """True once the final response head was queued."""
     response_complete: bool = False
+    """True once the whole response was written."""
     close_delimited: bool = False
+    """True if the response body ends with the connection."""
     wants_keep_alive: bool = False
+    """True if nothing in the request or the response forbids another request on the connection."""
     keep_alive: bool = False
+    """True if another request may follow on the connection."""
     origin: OriginConnection | None = None
+    """The origin connection that the transaction holds now."""
     origin_id: int | None = None
+    """Number of the origin connection used last."""
     origin_reused: bool | None = None
+    """True if that connection had served a request before."""
     origin_url: str | None = None
+    """The target URI after remapping."""
     status: int | None = None
+    """Status of the response to the client; None if none was begun."""
     version: str = "1.1"
+    """HTTP version of the request."""
     request_bytes: int = 0
+    """Bytes of request body received, without framing; in a tunnel also those forwarded to the origin."""
     response_bytes: int = 0
+    """Bytes of response body queued for the client, without framing; in a tunnel also those forwarded to the client."""
     body_withheld: bool = False
+    """True if the rest of the request body must not be forwarded."""
     interims: int = 0
+    """Interim responses of origins, over all attempts."""
     request_pace: Pace | None = None
+    """Minimum rate of the request body, if one is configured."""
     response_pace: Pace | None = None
+    """Minimum rate of the response body, if one is configured."""
 
     def __init__(self, session: EngineSession, number: int) -> None:
         core = session.core
@@ -100,7 +143,7 @@ class EngineTransaction(Transaction):
         self.plugin_log: dict[str, dict[str, Any]] = {}
         self.milestones[State.READ_REQUEST.milestone] = 0.0
 
-    # ------------------------------------------------------------------------------------------------------- what a plugin reads
+    # ---------------------------------------------------------------------------------------------------------------------- read by plugins
 
     @property
     def proxy(self) -> Proxy:
@@ -109,13 +152,13 @@ class EngineTransaction(Transaction):
     @property
     def request(self) -> Request:
         if self._request is None:
-            raise InvalidState(f"the request of transaction {self.number} has not been read (state {self.state.milestone})")
+            raise InvalidState(f"transaction {self.number} has no request yet (state {self.state.milestone})")
         return self._request
 
     @request.setter
     def request(self, request: Request) -> None:
         if not isinstance(request, Request):
-            raise TypeError(f"a request is a Request, not {type(request).__name__}")
+            raise TypeError(f"request must be a Request, not {type(request).__name__}")
         self._request = request
 
     @property
@@ -131,7 +174,7 @@ class EngineTransaction(Transaction):
     @response.setter
     def response(self, response: Response) -> None:
         if not isinstance(response, Response):
-            raise TypeError(f"a response is a Response, not {type(response).__name__}")
+            raise TypeError(f"response must be a Response, not {type(response).__name__}")
         self._response = response
 
     @property
@@ -161,15 +204,15 @@ class EngineTransaction(Transaction):
     def log(self) -> dict[str, Any]:
         return self.plugin_log.setdefault(self.plugin_name or "-", {})
 
-    # ------------------------------------------------------------------------------------------------------- what the engine does
+    # ------------------------------------------------------------------------------------------------------------------- used by the engine
 
     def answered(self) -> bool:
-        """Whether a plugin has answered."""
+        """Return True if a plugin has called `respond`."""
         return self.answer is not None
 
     @property
     def may_watch_input(self) -> bool:
-        """Whether nobody else reads the client's stream now."""
+        """True if no other task reads from the client now: the request body was read to its end, and there is no tunnel."""
         return self._request is not None and self.session.http.body_complete and self.state is not State.TUNNEL
 
     @property
@@ -180,7 +223,7 @@ class EngineTransaction(Transaction):
         return self._request is not None and "upgrade" in self._request.headers
 
     def set_bounds(self) -> None:
-        """Bound the whole by the configuration and the opener's deadline, whichever is earlier."""
+        """Set the end of the transaction: its start plus `http.transaction_timeout`, or the opener's deadline if that is not later."""
         limit, deadline = self.config.transaction_timeout, self.session.end
         end = math.inf if limit is None else self.started + limit
         if deadline is not None and deadline <= end:
@@ -189,7 +232,7 @@ class EngineTransaction(Transaction):
             self.watch.bound(end, Failure.TRANSACTION_TIMEOUT)
 
     def enter(self, state: State) -> None:
-        """Go to a state, if the table allows it, and stamp the milestone."""
+        """Go to `state` and note the time. Raise `InvalidState` if `TRANSITIONS` does not allow it."""
         if state not in TRANSITIONS[self.state]:
             raise InvalidState(f"transaction {self.number} cannot go from {self.state.milestone} to {state.milestone}")
         self.state = state
@@ -204,7 +247,7 @@ class EngineTransaction(Transaction):
         self.deadline_left[state.milestone] = seconds
 
     def end(self, by: str, why: str) -> None:
-        """Note how it ended; the first cause counts."""
+        """Note for the log how the transaction ended. Later calls change nothing."""
         if self.ended is None:
             self.ended = Ended(by, why, self.state.milestone)
 

@@ -1,4 +1,4 @@
-"""What plugins do to bodies as they stream by."""
+"""Transforms that plugins apply to bodies while they are forwarded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from trio_tsconnect.hooks import Transform
 
 
 class Transforms:
-    """Several transforms, one after another. An exception in one is its plugin's failure."""
+    """Chain of transforms, applied in order. An exception in a transform is reported as a failure of its plugin."""
 
     def __init__(self, chain: Sequence[tuple[str, Transform]], blame: Callable[[str, BaseException], BaseException]) -> None:
-        """`blame(plugin, exception)` puts a failure on its plugin's account, and returns what to raise in its place."""
+        """Make a chain of (plugin name, transform).
+
+        `blame(plugin, exception)` records the failure of a plugin and returns the exception to raise instead.
+        """
         self._chain = chain
         self._blame = blame
 
     def feed(self, data: bytes | bytearray) -> bytes:
-        """Run a piece through all of them."""
+        """Return `data` after all transforms; `b""` if one of them keeps it for later."""
         result = bytes(data)
         for name, transform in self._chain:
             if not result:
@@ -26,7 +29,7 @@ class Transforms:
         return result
 
     def finish(self) -> bytes:
-        """Finish the first, run what it gives through the rest, then finish the next."""
+        """Return the rest of the body, after its end. Each transform gets the rest of those before it, then is finished."""
         result = b""
         for name, transform in self._chain:
             fed = self._run(name, transform, "feed", result) if result else b""
@@ -37,11 +40,11 @@ class Transforms:
         try:
             result = getattr(transform, step)(*data)
             if not isinstance(result, (bytes, bytearray)):
-                raise TypeError(f"a transform returns bytes, and {step}() returned {type(result).__name__}")
+                raise TypeError(f"a transform's {step}() must return bytes, not {type(result).__name__}")
             return bytes(result)
         except BaseException as exc:
             failure, passing = sort_out(exc)
-            if passing is not None:
+            if passing is not None:  # a cancellation or a Ctrl-C
                 raise
             assert failure is not None
             raise self._blame(name, failure) from exc

@@ -1,4 +1,4 @@
-"""What is alive now, as a tree: for a person who wonders what a proxy is doing."""
+"""The transactions in progress as a tree, for diagnosis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from trio_tsconnect.stream import VirtualConnection
 
 
 def live_tree(sessions: Iterable[EngineSession]) -> tuple[TreeNode, ...]:
-    """The roots of what is alive. A detached child whose parent has ended is a root here."""
+    """Return the roots of the transactions in progress, in the order of their numbers, each with its children.
+
+    A detached child whose parent has ended is a root here.
+    """
     alive = [session for session in sessions if session.transaction is not None]
     numbers = {session.transaction.number for session in alive if session.transaction is not None}
     below: dict[int, list[EngineSession]] = {}
@@ -52,6 +55,7 @@ def _node(session: EngineSession, below: dict[int, list[EngineSession]]) -> Tree
 
 
 def _buffered(session: EngineSession, txn: EngineTransaction) -> int:
+    """Return the bytes in the buffers of a transaction: HTTP/1 on both sides, and the client's virtual connection if it has one."""
     size = session.http.buffered + session.http.queued
     if txn.origin is not None:
         size += txn.origin.http.buffered + txn.origin.http.queued

@@ -1,8 +1,9 @@
-"""A tunnel: after an upgrade (RFC 9110 §7.8) or CONNECT (§9.3.6) bytes go both ways, and mean nothing to us.
+"""Tunnels: after an upgrade (RFC 9110 §7.8) or CONNECT (§9.3.6), bytes are forwarded both ways without interpretation.
 
-The law: each direction ends by itself, and the other goes on; the tunnel ends when both have, when one side breaks, or when nothing has
-moved for too long. An end is passed on as an end, and whatever else stops a tunnel as a reset, to both sides: no length and no last chunk would
-tell them that something is missing.
+Invariant: an end of input is forwarded as an end of output, and the other direction goes on. If anything else stops the tunnel, both sides
+are reset: without a length or a last chunk, only a reset tells them that bytes are missing.
+
+A tunnel ends when both directions have ended, when one side breaks, or when no byte has moved for `http.tunnel_timeout`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from trio_tsconnect.stream import close_now, reset, unsent
 
 _READ_SIZE = 65536
 _PATIENCE = 1.0
-"""Seconds that one side has to take what the other said before it broke."""
+"""Seconds that one side has to read what the other sent before it broke."""
 _LOOK_EVERY = 0.01
+"""Seconds between two checks of whether it has."""
 
 
 async def tunnel(
@@ -33,10 +35,11 @@ async def tunnel(
     count_request: Callable[[int], None],
     count_response: Callable[[int], None],
 ) -> None:
-    """Carry bytes until the tunnel ends.
+    """Forward bytes both ways until the tunnel ends.
 
-    `BrokenResourceError` when the client broke it, `TransactionFailure` when the origin did. Whatever it raises, a cancellation included, both
-    sides are reset then, and the client's is closed.
+    `from_client` and `from_origin` were read before the tunnel began and are forwarded first. `idle_timeout` is in seconds. Raise
+    `trio.BrokenResourceError` if the client broke the tunnel, `TransactionFailure` if the origin did. If anything is raised, a cancellation
+    included, both sides are reset and the client's stream is closed.
     """
     ended: set[str] = set()
     broken: list[str] = []
@@ -57,21 +60,21 @@ async def tunnel(
                 data = bytes(await source.receive_some(_READ_SIZE))
                 if not data:
                     break
-            if side in broken:  # it takes nothing any more, and this was the rest of what it had said: no end, but a part of its breaking
+            if side in broken:  # it broke before, for writing: this is not an orderly end
                 return
             ended.add(side)
             side = names[1]
             if isinstance(sink, trio.abc.HalfCloseableStream):
                 await sink.send_eof()
-                if source is client and client_has_gone():  # nobody is there to take what the origin still says
+                if source is client and client_has_gone():  # nobody reads what the origin still sends
                     nursery.cancel_scope.cancel()
-            else:  # TLS has no half-close that its peers understand: the end of one direction is the end of both
+            else:  # TLS has no half-close that peers support: one end closes both directions
                 nursery.cancel_scope.cancel()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             if side == names[0]:
                 broken.append(side)
                 nursery.cancel_scope.cancel()
-            elif side == "client" or side not in ended:  # an origin that has said all it had to say may leave
+            elif side == "client" or side not in ended:  # an origin that has ended its output may close
                 broken.append(side)
 
     whole = False
@@ -82,8 +85,10 @@ async def tunnel(
             await carry(origin, client, from_origin, count_response, ("origin", "client"))
         watch.disarm()
         whole = not broken
-        if broken:
-            await _let_arrive(origin if broken[0] == "client" else client)
+        if broken and broken[0] == "client":
+            await _let_arrive(origin)
+        elif broken and not hasattr(client, "break_off"):  # (a virtual connection can be read after its reset)
+            await _let_arrive(client)
     finally:
         if not whole:
             for each in (origin, client):
@@ -96,12 +101,12 @@ async def tunnel(
 
 
 async def _let_arrive(stream: trio.abc.Stream) -> None:
-    """RFC 9110 §9.3.6: what came from a side that is gone is still to be delivered, and the reset that follows would drop it.
+    """Wait until the remaining side has received what the other side sent before it left (RFC 9110 §9.3.6), for `_PATIENCE` seconds at most.
 
-    So it is waited for, within bounds, until a virtual connection's peer has read it, or a socket's system has.
+    The reset that follows would drop these bytes. On a virtual connection they have to be read, on a socket acknowledged.
     """
     with trio.move_on_after(_PATIENCE):
-        while unsent(stream):  # noqa: ASYNC110 - nobody tells when it has arrived
+        while unsent(stream):  # noqa: ASYNC110 - there is no event for this
             await trio.sleep(_LOOK_EVERY)
 
 

@@ -1,7 +1,7 @@
-"""The one clock of a transaction's I/O.
+"""Timeouts of a transaction.
 
-The law: whoever is about to wait for a party says so (`arm`), and what fires names that party. One cancel scope serves a whole
-transaction, and the proxy's timer cancels it when the deadline passes.
+Invariant: code that is about to wait for the client or the origin calls `arm` with the `Failure` that a timeout means. So a timeout always
+names the side that was waited for. One cancel scope covers the whole transaction; the proxy's timer cancels it at the deadline.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from trio_tsconnect.message import Failure, TransactionFailure
 
 
 class Pace:
-    """A least rate for a body in one direction (`http.min_rate`), counted in the time that its party is waited for.
+    """Minimum rate of a body in one direction (`http.min_rate`).
 
-    Each byte that has moved allows for another `1 / rate` seconds of waiting, beyond a first allowance. The proxy's own pauses, and those of
-    the other side, are nobody's slowness.
+    Only the time spent waiting for that side counts, not delays in the proxy or on the other side. The side may use `allowance` seconds
+    and another `1 / rate` seconds for each byte moved; `rate` is in bytes per second.
     """
 
     __slots__ = ("_allowance", "_rate", "_since", "_waited")
@@ -29,19 +29,19 @@ class Pace:
         self._waited = self._since = 0.0
 
     def begin(self, moved: int, most: float) -> float:
-        """A wait begins, `moved` bytes have moved: how many seconds it may take, at most `most`."""
+        """Begin a wait. Return the seconds that it may take, 0 to `most`. `moved` is the number of bytes moved so far."""
         self._since = trio.current_time()
         return max(0.0, min(most, self._allowance + moved / self._rate - self._waited))
 
     def end(self) -> None:
-        """The wait is over."""
+        """End the wait and count its time."""
         self._waited += trio.current_time() - self._since
 
 
 class Watch:
-    """A cancel scope with a deadline that follows what is being waited for, and never passes the end of the whole.
+    """Cancel scope whose deadline moves with each wait, but never past `end`.
 
-    Use it as a context manager around what it watches; `check` afterwards raises what fired.
+    Use it as a context manager. Call `check` afterwards: it raises the failure if a timeout ended the block.
     """
 
     __slots__ = ("_end_failure", "_failure", "_timer", "deadline", "end", "fired", "scope")
@@ -50,11 +50,11 @@ class Watch:
         self.scope: trio.CancelScope = trio.CancelScope()
         self.deadline: float = math.inf
         self.end: float = math.inf
-        """The end of the whole; infinite when there is none."""
-        self._timer: Timer | None = timer  # None once it is over: then nothing that is armed counts any more
+        """Trio time at which the whole block ends at the latest; infinite if there is no limit."""
+        self._timer: Timer | None = timer  # None after the block was left: later calls of `arm` have no effect
         self._end_failure = self._failure = Failure.TRANSACTION_TIMEOUT
         self.fired: Failure | None = None
-        """What has fired; the scope is cancelled since then."""
+        """The failure that cancelled the scope; None if nothing has."""
 
     def __enter__(self) -> None:
         self.scope.__enter__()
@@ -66,22 +66,22 @@ class Watch:
         return self.scope.__exit__(*exc_info)  # type: ignore[arg-type]
 
     def due(self) -> None:
-        """The timer's call: the deadline has passed."""
-        self.fired = self._failure  # what is armed between now and the next checkpoint is not to blame
+        """Cancel the scope because the deadline has passed. Called by the timer."""
+        self.fired = self._failure  # kept now: the block may arm another failure before its next checkpoint
         self.scope.cancel()
 
     def bound(self, end: float, failure: Failure) -> None:
-        """Never wait past `end`, whatever was armed or is going to be; in place of what was said of it before."""
+        """Set the trio time at which the block ends at the latest, and the failure for it. Disarms the current wait."""
         self.end = end
         self._end_failure = failure
         self.disarm()
 
     def arm(self, failure: Failure, seconds: float) -> None:
-        """From now on wait for so many seconds; crossing them is this failure."""
+        """Set a timeout of `seconds` from now, but not past `end`. If it passes, the block ends with `failure`."""
         self.rearm(failure, trio.current_time() + seconds)
 
     def rearm(self, failure: Failure, deadline: float) -> None:
-        """From now on wait until this time, unless it is no earlier than the end of the whole."""
+        """Set the timeout to a trio time. If it is not before `end`, only `end` counts."""
         if deadline < self.end:
             self._failure = failure
             if self._timer is not None:
@@ -90,24 +90,24 @@ class Watch:
             self.disarm()
 
     def disarm(self) -> None:
-        """Wait for nobody in particular: only the end of the whole counts."""
+        """Remove the timeout; only `end` counts."""
         self._failure = self._end_failure
         if self._timer is not None:
             self._timer.set(self, self.end)
 
     def fire(self, failure: Failure) -> None:
-        """Somebody else ends the wait."""
+        """End the block with `failure` now. Without effect after the block was left."""
         if self._timer is not None:
             self._failure = failure
             self.due()
 
     def look(self) -> None:
-        """Fire if the end of the whole has passed already: the timer, like everybody, comes to know of it only when it is its turn."""
+        """Cancel the scope if `end` has passed. Needed after code that ran long without a checkpoint: the timer has not run yet."""
         if self.end != math.inf and self.end <= trio.current_time():
             self._failure = self._end_failure
             self.due()
 
     def check(self) -> None:
-        """Afterwards: raise what fired, if it did."""
+        """Raise `TransactionFailure` if a timeout ended the block. Call it after the block."""
         if self.fired is not None and self.scope.cancelled_caught:
             raise TransactionFailure(self.fired)

@@ -1,4 +1,4 @@
-"""What a plugin is given: the hooks, the faces of transaction, session and proxy, and the states that a transaction goes through."""
+"""The API for plugins: the hooks, the interfaces of transaction, session and proxy, and the states of a transaction."""
 
 from trio_tsconnect.hooks._connect import ConnectOptions as ConnectOptions
 from trio_tsconnect.hooks._errors import ConnectRefused as ConnectRefused

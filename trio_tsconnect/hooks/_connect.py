@@ -1,4 +1,4 @@
-"""What the opener of a virtual connection says about it."""
+"""`ConnectOptions`: the options of a new virtual connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _none_if_empty(tag: str | None) -> str | None:
 
 def _id(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"{field.name} must be an int of signed 64 bits, not {value!r}")
+        raise ValueError(f"{field.name} must be a signed 64-bit int, not {value!r}")
 
 
 def _deadline(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -59,29 +59,29 @@ def _water_mark(options: ConnectOptions, _field: attrs.Attribute[Any], value: in
 @public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class ConnectOptions:
-    """What the opener of a virtual connection says about it. `ValueError` names the field that is out of range.
+    """Options of a new virtual connection. An invalid value raises `ValueError`; the message names the field.
 
-    Source: `TSHttpConnectOptions`; its `addr` is two options here, `target` and `client`.
+    Source: `TSHttpConnectOptions`. Its `addr` is split into two options here, `target` and `client`.
     """
 
     target: tuple[str, int] | None = attrs.field(default=None, validator=_target)
-    """(host, port) where the connection is going when no remap rule matches; permission to go there for this connection."""
+    """Origin (host, port) for requests that match no remap rule. Setting it also permits this connection to use that origin."""
     client: ClientInfo | None = attrs.field(default=None, validator=_optional(ClientInfo))
-    """On whose behalf the requests come; front ends always say."""
+    """Client that the requests are made for. None: the process itself. Front ends always set it."""
     tag: str | None = attrs.field(default=None, converter=_none_if_empty, validator=_tag)
-    """Who opens it, in the opener's words, for the log; "" is None."""
+    """Name of the opener, for the log. No CR, LF or space. An empty string is stored as None."""
     id: int = attrs.field(default=0, validator=_id)
-    """The opener's number for it, for the log; signed 64 bit, 0 means not set."""
+    """Number that the opener gives to the connection, for the log: a signed 64-bit int. 0 means not set."""
     internal: bool | None = attrs.field(default=None, validator=_optional(bool))
-    """Whether the request is the process's own. None: True unless `client` is given."""
+    """True if the requests are internal, made by this process for itself. None: True unless `client` is set."""
     buffer_index: int = attrs.field(default=8, validator=_buffer_index)
-    """0..14: each direction holds at most `128 << buffer_index` unread bytes."""
+    """Buffer size, 0..14: each direction holds at most `128 << buffer_index` unread bytes."""
     buffer_water_mark: int = attrs.field(default=0, validator=_water_mark)
-    """Bytes, 0 to that window: how many wake the opener at once, unless the engine has reason to flush before."""
+    """Bytes of the response, 0 to the buffer size, that are collected before the opener can read them. The engine may flush earlier."""
     deadline: float | None = attrs.field(default=None, validator=_deadline)
-    """Absolute trio time at which whatever is going on on this connection ends, with 504; None for no deadline."""
+    """Absolute trio time at which a transaction on this connection ends with 504. None: no deadline."""
 
     @property
     def is_internal(self) -> bool:
-        """What `internal` comes to."""
+        """True if the requests are internal: `internal` if set, otherwise True if there is no `client`."""
         return self.client is None if self.internal is None else self.internal

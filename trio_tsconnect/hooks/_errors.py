@@ -1,4 +1,4 @@
-"""What can go wrong, as types: whose fault it is is the type, and the rest are attributes."""
+"""Exceptions of the plugin API."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ RefusalReason = Literal["closed", "draining", "denied", "depth", "descendants", 
 
 @public("trio_tsconnect")
 class ConnectRefused(Exception):
-    """`connect` made no connection. Nothing was started and nothing needs closing."""
+    """`connect` was refused. No task was started and there is nothing to close."""
 
     reason: RefusalReason
-    """`closed` or `draining` (the proxy), `denied` (an access rule refuses the client whatever it may ask for), `depth`, `descendants` or `concurrency` (a budget is spent)."""
+    """Reason: `closed` (the proxy or the transaction has ended), `draining` (the proxy), `denied` (access rules deny this client every
+    request), or a limit that is reached: `depth`, `descendants`, `concurrency`."""
 
     def __init__(self, reason: RefusalReason) -> None:
         super().__init__(f"the connection was refused: {reason}")
@@ -23,4 +24,4 @@ class ConnectRefused(Exception):
 
 @public("trio_tsconnect")
 class InvalidState(Exception):
-    """Something was asked of a transaction that its state does not allow; the message names the state."""
+    """A method or attribute of a transaction was used in a state that does not allow it. The message names the state."""

@@ -1,7 +1,7 @@
-"""Plugins: ten hooks on the way of a transaction, and the tasks of a plugin itself.
+"""`Plugin`, with ten hooks in the life of a transaction and a background task.
 
-The law: only what a plugin overrides costs anything. `Hooks` is made once for a set of plugins and holds, for each hook, the bound methods
-that do something; a hook that nobody overrides is an empty tuple.
+Invariant: a hook that no plugin overrides costs nothing at runtime. `Hooks` is built once for a set of plugins. For each hook it has the
+bound methods of the plugins that override it, which is an empty tuple if none does.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ HOOKS: Final = {
     "send_response": "TS_HTTP_SEND_RESPONSE_HDR_HOOK",
     "transaction_close": "TS_HTTP_TXN_CLOSE_HOOK",
 }
-"""Every hook, in no order that matters, with its name in Traffic Server."""
+"""Every hook, with its name in Traffic Server. The order has no meaning."""
 
 
 @public("trio_tsconnect")
 class Plugin(PluginBase):
-    """Something that takes part in transactions. Subclass it and override any of its methods; all are async and return None.
+    """Base class of plugins. Derive from it and override any of its methods. All of them are async and return None.
 
-    A hook speaks through its argument: it changes `txn.request` and `txn.response`, answers with `txn.respond(...)`, adds to `txn.log`. Hooks
-    of several plugins run in the order in which the plugins were given, in both directions, as in Traffic Server. A hook may await: only its
-    own transaction waits. An exception in a hook ends that transaction with a 500, or cuts the response short if it has begun, and names
-    the plugin in the log; nothing else is hurt. A hook may be cancelled at any await, when the client leaves or a limit is crossed.
+    A hook acts through its argument. It changes `txn.request` and `txn.response`, answers with `txn.respond(...)`, or adds to `txn.log`.
+    The hooks of several plugins run in the order of the plugins, for requests and for responses, as in Traffic Server. A hook may await;
+    only its own transaction waits. An exception in a hook ends that transaction with 500, or truncates the response if it has begun. The
+    log names the plugin. Other transactions are not affected. A hook may be cancelled at any await: when the client disconnects, or when a
+    limit is exceeded.
 
-    A public coroutine method that is neither a hook nor `run` is a `TypeError` when the class is made: most likely a misspelt hook.
+    A subclass with a public coroutine method that is neither a hook nor `run` raises `TypeError` when the class is defined. It is most
+    likely a misspelt hook. A hook that is not an async method raises `TypeError` too.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -52,42 +54,65 @@ class Plugin(PluginBase):
             if name.startswith("_"):
                 continue
             if inspect.iscoroutinefunction(value) and name not in HOOKS and name != "run":
-                raise TypeError(f"{cls.__qualname__}.{name} is no hook; the hooks are {', '.join(HOOKS)} (other coroutines: begin with _)")
+                raise TypeError(f"{cls.__qualname__}.{name} is not a hook; the hooks are {', '.join(HOOKS)} (others: start with _)")
             if name in HOOKS and not inspect.iscoroutinefunction(value):
                 raise TypeError(f"{cls.__qualname__}.{name} is a hook and must be an async method")
 
     async def run(self, proxy: Proxy) -> None:
-        """The plugin's own work, started with the proxy in its nursery and cancelled when it closes. An exception is logged and ends it alone."""
+        """Run a background task. It starts with the proxy and is cancelled when the proxy closes. An exception ends only this task."""
 
     async def session_start(self, session: Session) -> None:
-        """A client connection has sent its first byte. Source: TS_HTTP_SSN_START_HOOK."""
+        """Runs when the first byte of the first request on a client connection is received. Source: TS_HTTP_SSN_START_HOOK."""
 
     async def session_close(self, session: Session) -> None:
-        """A client connection that had a `session_start` has ended. Source: TS_HTTP_SSN_CLOSE_HOOK."""
+        """Runs after a client connection that had a `session_start` was closed. Shielded from cancellation, for at most
+        `http.close_timeout` seconds.
+
+        Source: TS_HTTP_SSN_CLOSE_HOOK.
+        """
 
     async def transaction_start(self, txn: Transaction) -> None:
-        """A request begins to arrive; there is no `txn.request` yet. Source: TS_HTTP_TXN_START_HOOK."""
+        """Runs when a request starts to arrive. There is no `txn.request` yet. Source: TS_HTTP_TXN_START_HOOK."""
 
     async def read_request(self, txn: Transaction) -> None:
-        """The request head was read, and is acceptable. Source: TS_HTTP_READ_REQUEST_HDR_HOOK."""
+        """Runs after the request head was received and validated. Source: TS_HTTP_READ_REQUEST_HDR_HOOK."""
 
     async def pre_remap(self, txn: Transaction) -> None:
-        """Before the remap table is asked; the last place to change what it is asked for. Source: TS_HTTP_PRE_REMAP_HOOK."""
+        """Runs before access rules and remap rules are applied: the last hook that can change the target URI for them.
+
+        Source: TS_HTTP_PRE_REMAP_HOOK.
+        """
 
     async def post_remap(self, txn: Transaction) -> None:
-        """The target is decided: `txn.request.target` is its URI. The last place for `respond`. Source: TS_HTTP_POST_REMAP_HOOK."""
+        """Runs after remapping: `txn.request.target` is the URI at the origin. The last hook in which `respond` and `intercept` are legal.
+
+        Source: TS_HTTP_POST_REMAP_HOOK.
+        """
 
     async def send_request(self, txn: Transaction) -> None:
-        """An origin connection is there, and `txn.request` is what will be sent; once per attempt. Source: TS_HTTP_SEND_REQUEST_HDR_HOOK."""
+        """Runs before the request is sent on an origin connection, once per attempt. `txn.request` is what will be sent. Not run for
+        CONNECT.
+
+        Source: TS_HTTP_SEND_REQUEST_HDR_HOOK.
+        """
 
     async def read_response(self, txn: Transaction) -> None:
-        """`txn.response` came from the origin; also for each interim (1xx) response. Source: TS_HTTP_READ_RESPONSE_HDR_HOOK."""
+        """Runs after a response head was received from the origin, also for each interim (1xx) response. Not run for CONNECT.
+
+        Source: TS_HTTP_READ_RESPONSE_HDR_HOOK.
+        """
 
     async def send_response(self, txn: Transaction) -> None:
-        """`txn.response` will be sent: the origin's, a plugin's or an error. Source: TS_HTTP_SEND_RESPONSE_HDR_HOOK."""
+        """Runs before `txn.response` is sent: the final response of the origin, the answer of a plugin, or an error.
+
+        Source: TS_HTTP_SEND_RESPONSE_HDR_HOOK.
+        """
 
     async def transaction_close(self, txn: Transaction) -> None:
-        """The transaction has ended, its record is written. Shielded, and bounded by `http.close_timeout`. Source: TS_HTTP_TXN_CLOSE_HOOK."""
+        """Runs after the transaction has ended and was logged. Shielded from cancellation, for at most `http.close_timeout` seconds.
+
+        Source: TS_HTTP_TXN_CLOSE_HOOK.
+        """
 
 
 HookMethod = Callable[[Any], Awaitable[None]]
@@ -95,7 +120,7 @@ HookMethod = Callable[[Any], Awaitable[None]]
 
 @public("trio_tsconnect.hooks")
 class Hooks:
-    """For each hook the overriding methods of a list of plugins, in their order."""
+    """For each hook, the methods of a list of plugins that override it, in the order of the plugins."""
 
     __slots__ = (*HOOKS, "plugins")
 
@@ -120,19 +145,19 @@ class Hooks:
 def _as_plugin(plugin: object) -> Plugin:
     if isinstance(plugin, Plugin):
         return plugin
-    hint = f"; make one: {plugin.__name__}()" if isinstance(plugin, type) and issubclass(plugin, Plugin) else ""
+    hint = f"; pass an instance: {plugin.__name__}()" if isinstance(plugin, type) and issubclass(plugin, Plugin) else ""
     raise TypeError(f"{plugin!r} is not a Plugin{hint}")
 
 
 @public("trio_tsconnect.hooks")
 def plugin_name(method: HookMethod) -> str:
-    """The name by which the log knows the plugin whose bound hook this is."""
+    """Return the log name of the plugin that a bound hook method belongs to."""
     return method.__self__.log_name  # type: ignore[attr-defined,no-any-return]
 
 
 @public("trio_tsconnect.hooks")
 def name_plugins(plugins: Iterable[Plugin]) -> None:
-    """Give each plugin without a name for the log one of its own."""
+    """Set a unique `log_name` on each plugin that has none: its class name, with `#2`, `#3` and so on if it is taken."""
     plugins = list(plugins)
     taken = {plugin.log_name for plugin in plugins}
     for plugin in plugins:

@@ -1,4 +1,4 @@
-"""`Proxy`: the engine, as its users and its plugins see it."""
+"""`Proxy`: the interface of the engine for its users and for plugins."""
 
 from __future__ import annotations
 
@@ -21,70 +21,72 @@ from trio_tsconnect.stream import ClientInfo, FetchedResponse, VirtualConnection
 @public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class ProxyStatistics:
-    """What an engine holds at one moment."""
+    """Number of open sessions, transactions and origin connections at one moment."""
 
     sessions: int
-    """Client streams that are being served, virtual ones included."""
+    """Client streams being served, including virtual connections."""
     transactions: int
-    """Requests that are being served."""
+    """Requests being served."""
     origin_idle: int
-    """Origin connections that wait for a request."""
+    """Idle origin connections."""
     origin_taken: int
-    """Origin connections that serve one, or are being made."""
+    """Origin connections that serve a request or are being opened."""
     origin_waiting: int
-    """Transactions that wait for an origin connection."""
+    """Transactions waiting for an origin connection."""
 
 
 @public("trio_tsconnect")
 class FrontEnd(abc.ABC):
-    """One client connection of another protocol, as the proxy knows it; made by `Proxy.front_end`."""
+    """One registered client connection of another protocol, such as HTTP/2. Created by `Proxy.front_end`."""
 
     @abc.abstractmethod
     def connect(self, options: ConnectOptions, *, client: ClientInfo | None = None) -> VirtualConnection:
-        """As `Proxy.connect`, but not refused while the proxy drains: the front end itself knows which request is its last.
+        """Open a virtual connection as `Proxy.connect` does, also while the proxy drains: the front end decides which request is its last.
 
-        `client` in place of that of the options: so one value of them does for all requests of a connection.
+        `client` replaces the client of the options, so that one `ConnectOptions` can be used for all requests of a connection.
         """
 
 
 @public("trio_tsconnect")
 class Proxy(abc.ABC):
-    """The engine. `open_proxy` makes one; it serves until that context ends."""
+    """A running proxy. Created by `open_proxy`; it serves until that context ends."""
 
     config: ProxyConfig
-    """What it was opened with."""
+    """Configuration passed to `open_proxy`."""
 
     @property
     @abc.abstractmethod
     def draining(self) -> bool:
-        """Whether it takes no more sessions."""
+        """True if the proxy no longer accepts sessions."""
 
     @abc.abstractmethod
     async def serve_stream(self, stream: trio.abc.Stream, *, client: ClientInfo | None = None, received: bytes = b"") -> None:
-        """Run an HTTP/1 session on a stream until it ends, and close the stream.
+        """Serve HTTP/1 requests on a stream until the session ends, then close the stream. Can be used as handler of
+        `trio.serve_listeners`.
 
-        `client`: who is at the other end, where the caller knows better than the stream. `received`: what the caller has read of the stream
-        already, to tell what is spoken there. Never raises but for a cancellation, which cancels the transaction in progress (its record is
-        still written). On a proxy that is closing the stream is closed at once. A handler for `trio.serve_listeners` as it is.
+        `client`: the client, if the caller knows it better than the stream does. `received`: bytes that the caller has already read from
+        the stream, for example to detect the protocol. The stream is closed at once if the proxy is draining or closed, at
+        `http.max_connections`, or if the access rules deny the client every request. Errors of the connection are not raised. Cancellation
+        cancels the transaction in progress, which is still logged. Raises `RuntimeError` outside the trio run of the proxy.
         """
 
     @abc.abstractmethod
     def connect(self, options: ConnectOptions | None = None) -> VirtualConnection:
-        """Open a virtual connection to the engine: write a request, read the response. Synchronous; nothing blocks.
+        """Open a virtual connection to the proxy, to write requests and read responses. Synchronous; does not block.
 
-        The session at the other end is a task of the proxy's nursery. The connection is the caller's to close; closing it fully while a
-        transaction is in progress cancels that transaction, `send_eof` does not. Raises `ConnectRefused` on a proxy that is closing or closed, when an
-        access rule refuses the client altogether, and past `http.max_concurrent_internal`; `RuntimeError` in another thread or trio run than
-        the proxy's. Source: `TSHttpConnectPlugin`.
+        The session at the other end runs in the nursery of the proxy. The caller must close the connection. Closing it during a transaction
+        cancels that transaction; `send_eof` does not. Raises `ConnectRefused` if the proxy is draining or closed, if the access rules deny
+        the client every request, or at `http.max_concurrent_internal`. Raises `RuntimeError` outside the thread and trio run of the proxy.
+        Source: `TSHttpConnectPlugin`.
         """
 
     def fetch(
         self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None
     ) -> AbstractAsyncContextManager[FetchedResponse]:
-        """Send a request over a virtual connection of its own: `async with proxy.fetch(request) as response`, then read `response.body`.
+        """Send a request over a new virtual connection: `async with proxy.fetch(request) as response`, then read `response.body`.
 
-        `body` is sent while the response is read. Leaving the block closes the connection, and so cancels what has not ended. Raises
-        `ConnectRefused`, or `FetchError` when no whole response came.
+        `body` is sent while the response is read. Leaving the block closes the connection, which cancels a transaction still in progress.
+        Raises `ConnectRefused`, or `FetchError` if no complete response is received.
         """
         return fetch(lambda: self.connect(options), request, body)
 
@@ -92,43 +94,44 @@ class Proxy(abc.ABC):
     def front_end(
         self, *, drain: Callable[[], object], end: Callable[[], object], client: ClientInfo | None = None
     ) -> AbstractContextManager[FrontEnd]:
-        """Register one client connection of another protocol for as long as it lives; it opens its virtual connections by `FrontEnd.connect`.
+        """Register one client connection of another protocol for the length of a `with` block. It opens virtual connections by
+        `FrontEnd.connect`.
 
-        `drain()` is called, synchronously, when the proxy begins to drain (at once if it does so already): take no new requests when you can.
-        `end()` is called when what is left is cancelled. Draining waits for registered connections as it does for sessions. Raises
-        `ConnectRefused` on a proxy that is closed, past `http.max_connections`, and where an access rule refuses the `client` whatever it may ask
-        for.
+        `drain()` is called when the proxy starts to drain, or at once if it is draining already: stop accepting requests as soon as the
+        protocol allows. `end()` is called when the remaining sessions are cancelled. Both calls are synchronous. Draining waits for
+        registered connections as for sessions. Raises `ConnectRefused` if the proxy is closed, if it has `http.max_connections` client
+        connections already, or if the access rules deny the `client` every request.
         """
 
     @staticmethod
     @abc.abstractmethod
     def next_id() -> int:
-        """A number that is unique in this process and never 0: for a front end's connections, a plugin's requests, the rows of its own log."""
+        """Return a number that is unique in this process and never 0, for example as the `id` of a connection."""
 
     @abc.abstractmethod
     def plugins(self) -> tuple[PluginBase, ...]:
-        """Every plugin once, those of rules included."""
+        """Return all plugins, including those of remap rules, each once."""
 
     @abc.abstractmethod
     def tree(self) -> tuple[TreeNode, ...]:
-        """The transactions that are alive now: the roots, each with its children."""
+        """Return the transactions in progress: the roots, each with its children."""
 
     @property
     @abc.abstractmethod
     def sessions(self) -> tuple[Session, ...]:
-        """The client streams that are being served."""
+        """Sessions being served."""
 
     @abc.abstractmethod
     def statistics(self) -> ProxyStatistics:
-        """What the engine holds at this moment."""
+        """Return the current counts of sessions, transactions and origin connections."""
 
     @abc.abstractmethod
     async def drain(self, seconds: float) -> bool:
-        """Take no more sessions, end the idle ones, and wait so long for the rest; whether all have ended.
+        """Stop accepting sessions, close idle ones, and wait up to `seconds` for the others. Return True if all have ended.
 
-        Sessions that are served go on to the end of their transaction, whose response says `Connection: close`.
+        A session with a transaction in progress finishes that transaction. If its response has not begun, it says `Connection: close`.
         """
 
     @abc.abstractmethod
     async def wait_until_draining(self) -> None:
-        """Return when the proxy begins to drain: for a plugin that has something to say to clients which would stay for ever."""
+        """Wait until the proxy starts to drain. For plugins that must end long-lived responses or tunnels."""

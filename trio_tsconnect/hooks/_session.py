@@ -1,4 +1,4 @@
-"""`Session`: one client stream, as plugins see it."""
+"""`Session`: one client stream, in the interface for plugins."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @public("trio_tsconnect")
 class Session:
-    """One client stream, over a socket or virtual. Hooks get it; nobody else makes one."""
+    """One client stream: a socket or a virtual connection. Created by the engine and passed to hooks."""
 
     proxy: Proxy
-    """The proxy that serves it."""
+    """Proxy that serves the session."""
     number: int
-    """The number of this session, unique in the process (`session` in the log)."""
+    """Number of the session, unique in the process (`session` in the log)."""
     client: ClientInfo
-    """On whose behalf the requests come."""
+    """Client that the requests are made for."""
     tag: str | None
-    """The opener's tag; None for network clients."""
+    """Tag given by the opener; None for network clients."""
     id: int
-    """The opener's number; 0 is not set."""
+    """Number given by the opener; 0 means not set."""
     internal: bool
-    """Whether the requests are the process's own."""
+    """True if the requests are internal, made by this process for itself."""
     target: tuple[str, int] | None
-    """The (host, port) that the opener named; None for network clients."""
+    """Origin (host, port) given by the opener; None for network clients."""
     data: dict[Any, Any]
-    """For plugins: what they keep for the length of the session, by keys of their own."""
+    """Storage for plugins, kept until the session ends. Plugins must use distinct keys."""

@@ -1,7 +1,7 @@
-"""The states of a transaction, as a literal table.
+"""The states of a transaction and the table of allowed transitions.
 
-Two rules for this file: the table says everything about which state may follow which, and nothing here does anything but look it up.
-`Transaction.enter` is the only writer of a state; it asks here, and stamps the milestone that the log tells.
+Invariant: `TRANSITIONS` is the only definition of which state may follow which. The engine changes a state in one place, which checks this
+table and stores the milestone for the log.
 """
 
 from __future__ import annotations
@@ -13,35 +13,36 @@ from trio_tsconnect._util import public
 
 @public("trio_tsconnect.hooks")
 class State(enum.Enum):
-    """Where a transaction stands; the values are the names of the milestones in the log."""
+    """State of a transaction. The values are the names of the milestones in the log."""
 
     def __init__(self, milestone: str) -> None:
-        self.milestone: str = milestone  # `value` again: as an attribute it costs a tenth of what enum's property does
+        self.milestone: str = milestone  # a copy of `value`: reading an attribute takes a tenth of the time of enum's property
 
     READ_REQUEST = "read_request"
-    """The request head is being read; hooks transaction_start and read_request."""
+    """The request head is being received. Hooks: transaction_start, read_request."""
     REMAP = "remap"
-    """Where the request goes is being decided; hooks pre_remap and post_remap."""
+    """Access rules and remap rules are applied. Hooks: pre_remap, post_remap."""
     ACQUIRE_ORIGIN = "acquire_origin"
-    """A connection to the origin is being found or made."""
+    """A connection to the origin is taken from the pool or opened."""
     SEND_REQUEST = "send_request"
-    """The request is being sent; hook send_request."""
+    """The request is being sent. Hook: send_request."""
     READ_RESPONSE = "read_response"
-    """The response head is awaited; hook read_response."""
+    """The proxy waits for the response head. Hook: read_response."""
     SEND_RESPONSE = "send_response"
-    """The response is being sent; hook send_response."""
+    """The response is being sent. Hook: send_response."""
     TUNNEL = "tunnel"
-    """The connection has been upgraded and carries bytes both ways."""
+    """The connection is a tunnel (CONNECT or an upgrade) that forwards bytes in both directions."""
     RELEASE = "release"
-    """Everything was sent; the origin connection is given back and the record is written."""
+    """The exchange is over and the origin connection is returned to the pool or closed. The record is logged next."""
     CLOSED = "closed"
-    """The record is written; hook transaction_close."""
+    """The record is logged. Hook: transaction_close."""
 
 
-State.__hash__ = object.__hash__  # type: ignore[method-assign]  # enum's own is written in Python, and asked for at every step
+State.__hash__ = object.__hash__  # type: ignore[method-assign]  # enum's own is written in Python and runs at every transition
 
-# What may follow. SEND_RESPONSE follows nearly everything, for a plugin may answer and an error must be answered; a retry goes back from
-# READ_RESPONSE (or from a request that could not be sent) to ACQUIRE_ORIGIN; RELEASE follows everything, for a client may leave at any time.
+# Allowed next states. SEND_RESPONSE follows nearly every state, because a plugin may answer and an error must be answered. A retry goes
+# from READ_RESPONSE, or from SEND_REQUEST if sending fails, back to ACQUIRE_ORIGIN. RELEASE follows every state, because a client may
+# disconnect at any time.
 _S = State
 TRANSITIONS: dict[State, frozenset[State]] = {
     _S.READ_REQUEST: frozenset({_S.REMAP, _S.SEND_RESPONSE, _S.RELEASE}),

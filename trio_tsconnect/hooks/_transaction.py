@@ -1,4 +1,4 @@
-"""`Transaction`: one request and its response, as plugins see them."""
+"""`Transaction`: one request and its response, in the interface for plugins."""
 
 from __future__ import annotations
 
@@ -20,74 +20,74 @@ from trio_tsconnect.message import HeadersInput, Request, Response, TargetURI
 from trio_tsconnect.stream import ClientInfo, FetchedResponse, VirtualConnection, fetch
 
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
-"""What `Transaction.intercept` takes: a coroutine function that speaks HTTP/1.1 on the stream it is given."""
+"""A coroutine function for `Transaction.intercept`: it serves HTTP/1.1 on the given stream."""
 
 
 @public("trio_tsconnect.hooks")
 class Transform(Protocol):
-    """Something that changes a body as it streams by."""
+    """Changes a body while it is streamed."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece; give what is ready."""
+        """Accept a piece of the body. Return the output that is ready, possibly empty."""
         ...
 
     def finish(self) -> bytes:
-        """The body has ended; give the rest."""
+        """Return the rest of the output. Called once, at the end of the body."""
         ...
 
 
 @public("trio_tsconnect")
 class Transaction(abc.ABC):
-    """One request and its response. Hooks get it; nobody else makes one.
+    """One request and its response. Created by the engine and passed to hooks.
 
-    `request` is changed in place as it goes: what the client sent at `read_request`, with the URI of the origin as its target from
-    `post_remap` on, what will be sent at `send_request`. `response` likewise. Both are checked at the line that changes them.
+    `request` changes in place: in `read_request` it is what the client sent, from `post_remap` on its target is the URI at the origin, and
+    in `send_request` it is what will be sent. `response` changes in the same way. Changes by plugins are validated when they are made.
     """
 
-    # Attributes that are only annotated here are set by the engine: a property would cost it a call.
+    # The engine sets the attributes that are only annotated here. They are not properties, to save the engine a call per access.
 
     number: int
-    """The number of this transaction, unique in the process (`transaction` in the log)."""
+    """Number of the transaction, unique in the process (`transaction` in the log)."""
     session: Session
-    """The client stream on which the request came."""
+    """Client stream on which the request was received."""
     config: HttpConfig
-    """The limits of this transaction; assign an `attrs.evolve` of it to change them for this transaction alone."""
+    """Configuration of this transaction. Assign an `attrs.evolve` of it to change options for this transaction only."""
     origin_config: OriginConfig
-    """Those towards the origin."""
+    """Configuration towards the origin. Assign an `attrs.evolve` of it as for `config`."""
     state: State
-    """Where it stands; written by the engine alone."""
+    """State of the transaction. Only the engine changes it."""
     milestones: dict[str, float]
-    """State to the seconds after the beginning at which it was entered."""
+    """For each state that was entered, the seconds from the start of the transaction to that moment."""
     parent: Transaction | None
-    """The transaction that opened the connection on which this one came; None for a root."""
+    """Transaction that opened the connection of this one; None for a root."""
     depth: int
-    """How many ancestors there are."""
+    """Number of ancestors; 0 for a root."""
     uri: TargetURI | None
-    """Where the request goes, once that is decided (`post_remap`)."""
+    """URI at the origin; None before `post_remap`."""
     rule: RemapRule | None
-    """The remap rule that matched, if one did."""
+    """Remap rule that matched; None if there is none."""
     method: str | None
-    """The method as received; None until it is known."""
+    """Method as received; None until it is known."""
     url: str | None
-    """The absolute URI asked for, before remapping; until `pre_remap` is over, the target as on the request line."""
+    """Absolute request URI before remapping. Until `pre_remap` is over, the target as received in the request line."""
     origin_status: int | None
-    """The status of the origin's last response."""
+    """Status of the last response of the origin; None if there was none."""
     attempts: int
-    """How many times an origin was asked."""
+    """Number of attempts at an origin."""
     ended: Ended | None
-    """How it ended; None while nothing has ended it."""
+    """How the transaction ended; None while it is in progress."""
     data: dict[Any, Any]
-    """For plugins: what they keep for the length of the transaction, by keys of their own."""
+    """Storage for plugins, kept until the transaction ends. Plugins must use distinct keys."""
 
     @property
     @abc.abstractmethod
     def proxy(self) -> Proxy:
-        """The proxy that serves it."""
+        """Proxy that serves the transaction."""
 
     @property
     @abc.abstractmethod
     def request(self) -> Request:
-        """The request head. `InvalidState` before it was read (in `transaction_start`, and when it is not acceptable)."""
+        """Request head. Raises `InvalidState` if none was received: in `transaction_start`, and if the head was rejected."""
 
     @request.setter
     @abc.abstractmethod
@@ -96,12 +96,12 @@ class Transaction(abc.ABC):
     @property
     @abc.abstractmethod
     def has_request(self) -> bool:
-        """Whether the request head was read."""
+        """True if the request head was received and accepted."""
 
     @property
     @abc.abstractmethod
     def response(self) -> Response:
-        """The response head. `InvalidState` before there is one (until `read_response`, or `respond`)."""
+        """Response head. Raises `InvalidState` before there is one: until `read_response`, or a call of `respond`."""
 
     @response.setter
     @abc.abstractmethod
@@ -110,90 +110,97 @@ class Transaction(abc.ABC):
     @property
     @abc.abstractmethod
     def root(self) -> Transaction:
-        """The first ancestor; a root is its own."""
+        """Topmost ancestor; the transaction itself if it has no parent."""
 
     @property
     @abc.abstractmethod
     def client(self) -> ClientInfo:
-        """On whose behalf the request comes."""
+        """Client that the request is made for."""
 
     @property
     @abc.abstractmethod
     def tag(self) -> str | None:
-        """The tag of the connection's opener; None for network clients."""
+        """Tag given by the opener of the connection; None for network clients."""
 
     @property
     @abc.abstractmethod
     def id(self) -> int:
-        """The number the connection's opener gave it; 0 is not set."""
+        """Number given by the opener of the connection; 0 means not set."""
 
     @property
     @abc.abstractmethod
     def internal(self) -> bool:
-        """Whether the request is the process's own."""
+        """True if the request is internal, made by this process for itself."""
 
     @property
     @abc.abstractmethod
     def log(self) -> dict[str, Any]:
-        """What the plugin whose hook is running adds to the record: `plugin` there holds one such dict by the plugin's class name."""
+        """Dict for log entries of the plugin whose hook is running. Logged in the field `plugin`, under the name of the plugin."""
 
     @abc.abstractmethod
     def respond(self, status: int, body: bytes | str = b"", *, headers: HeadersInput = ()) -> None:
-        """Answer the request here: no origin is asked. The response is sent after the hook returns; the last call counts.
+        """Answer the request without contacting an origin. The response is sent after the hook returns. The last call counts.
 
-        Legal until `post_remap` is over; later `InvalidState`. A str body is UTF-8, as text/plain unless the headers say otherwise.
+        Legal from `read_request` to `post_remap`; otherwise raises `InvalidState`. `status` is in 200..599, otherwise `ValueError`. A str
+        body is encoded as UTF-8 and sent as text/plain, unless the headers have a Content-Type.
         """
 
     @abc.abstractmethod
     def intercept(self, serve: Serve) -> None:
-        """Be the origin of this transaction: `await serve(stream)` runs on the far end of a virtual connection and speaks HTTP/1.1 on it.
+        """Serve as the origin of this transaction: `await serve(stream)` runs at the other end of a virtual connection and speaks HTTP/1.1.
 
-        Legal until `post_remap` is over; later `InvalidState`. No remap rule is needed. `serve` runs in the session's nursery and is cancelled
-        when the transaction lets go of the connection. An exception in it, or an answer that is not HTTP, is a 502. Of CONNECT, which is
-        answered with 200 and needs no permission then, the stream carries the bytes of the tunnel. Source: `TSHttpTxnIntercept`.
+        Legal from `read_request` to `post_remap`; otherwise raises `InvalidState`. No remap rule is needed. `serve` runs in the nursery of
+        the session. It is cancelled when the transaction closes the connection. An exception in it, or an answer that is not HTTP, gives
+        502. A CONNECT request is answered with 200 without the permission of `http.connect`; the stream then carries the bytes of the
+        tunnel. Source: `TSHttpTxnIntercept`.
         """
 
     @abc.abstractmethod
     def transform_request(self, transform: Transform) -> None:
-        """Send the request body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`; its framing follows.
+        """Pass the request body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`. The framing is adapted.
 
-        Legal until `send_request` is over. Several run in the order in which they were added.
+        Legal from `read_request` to `send_request`; otherwise raises `InvalidState`. Several transforms run in the order in which they were
+        added.
         """
 
     @abc.abstractmethod
     def transform_response(self, transform: Transform) -> None:
-        """Send the response body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`; its framing follows.
+        """Pass the response body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`. The framing is adapted.
 
-        Legal until `send_response` is over. What a transform gets is the body as the origin sent it, compressed if it was. Only bodies
-        of origins (and intercepts) are transformed, not answers of `respond`.
+        Legal until `send_response` is over; later raises `InvalidState`. The input is the body as the origin sent it: a compressed body is
+        not decompressed. Only bodies from origins and intercepts are transformed, not the answers of `respond`.
         """
 
     @abc.abstractmethod
     async def read_request_body(self, limit: int) -> bytes:
-        """The whole request body, at most `limit` bytes; it is kept, and sent to the origin from memory. Legal until `send_request` is over.
+        """Return the whole request body, of at most `limit` bytes. It is kept in memory and sent to the origin from there.
 
-        A larger body ends the transaction with 413. Answers `Expect: 100-continue` itself. Cancellation ends the transaction.
+        Legal from `read_request` to `send_request`; otherwise raises `InvalidState`. A larger body ends the transaction with 413. `Expect:
+        100-continue` is answered by the proxy. After a cancelled call, call again to read the rest; otherwise sending the request fails
+        with 500.
         """
 
     @abc.abstractmethod
     def retry(self, target: str | None = None) -> None:
-        """In `read_response`: drop this response and ask again, at `target` (an absolute URI; None: the same one).
+        """Discard this response and send the request again, to `target` (an absolute URI; None: the same as before).
 
-        After `origin.max_retries` such attempts the response at hand is sent instead. Legal while nothing was sent to the client and the request
-        body can be sent again: there is none, or `read_request_body` has read it. Otherwise `InvalidState`. The hook `send_request` fires again.
+        Legal in `read_response`, if nothing was sent to the client and the request body can be sent again: there is none, or
+        `read_request_body` has read it and there is no `transform_request`. Otherwise raises `InvalidState`. After `origin.max_retries`
+        attempts the call has no effect and the current response is sent. The hook `send_request` runs again.
         """
 
     @abc.abstractmethod
     def connect(self, options: ConnectOptions | None = None, *, detach: bool = False) -> VirtualConnection:
-        """Open a virtual connection whose transactions are children of this one.
+        """Open a virtual connection whose transactions are children of this one. Synchronous; does not block.
 
-        They inherit the client and the deadline, not tag and id; they are cancelled and awaited before this transaction's record is written.
-        `detach=True` lets them live on: no deadline is inherited, and draining refuses them. `ConnectRefused` when the transaction has ended
-        or a budget is spent (`http.max_depth`, `max_descendants`, `max_concurrent_internal`).
+        Children inherit the client, unless the options set one, and the deadline, but not the tag and the id. They are cancelled and
+        awaited before this transaction is logged. With `detach=True` they may outlive it: they do not inherit the deadline, and a draining
+        proxy refuses them. Raises `ConnectRefused` if this transaction has ended, if access rules deny the client every request, or at a
+        limit (`http.max_depth`, `max_descendants`, `max_concurrent_internal`).
         """
 
     def fetch(
         self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None, detach: bool = False
     ) -> AbstractAsyncContextManager[FetchedResponse]:
-        """`Proxy.fetch` as a child of this transaction."""
+        """Send a request as `Proxy.fetch` does, as a child of this transaction. `detach` is as for `connect`."""
         return fetch(lambda: self.connect(options, detach=detach), request, body)

@@ -1,4 +1,4 @@
-"""`TreeNode`: one transaction that is alive, with those that it has opened."""
+"""`TreeNode`: a transaction in progress, with its child transactions."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from trio_tsconnect._util import public
 @public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class TreeNode:
-    """One transaction that is alive."""
+    """A transaction in progress."""
 
     transaction: int
-    """Its number."""
+    """Number of the transaction."""
     session: int
-    """That of its session."""
+    """Number of its session."""
     state: str
-    """Where it stands."""
+    """State of the transaction."""
     method: str | None
-    """The method, once it is known."""
+    """Request method; None until it is known."""
     url: str | None
-    """The target, once it is known."""
+    """Request target; None until it is known."""
     client: str
-    """On whose behalf it is."""
+    """Address of the client that the request is made for."""
     tag: str | None
-    """The opener's tag."""
+    """Tag given by the opener of the connection."""
     id: int
-    """The opener's number."""
+    """Number given by the opener of the connection; 0 means not set."""
     age: float
-    """Seconds since it began."""
+    """Seconds since the transaction started."""
     deadline_left: float | None
-    """Seconds until the end of the whole; None without one."""
+    """Seconds until the deadline of the transaction; None if there is none."""
     buffered: int
-    """Bytes that wait in the session and in its virtual connection."""
+    """Bytes buffered for the client, for the origin, and in the virtual connection."""
     children: tuple[TreeNode, ...]
-    """The transactions it has opened."""
+    """Transactions on connections that this one opened."""
 
     def to_text(self, depth: int = 0) -> str:
-        """One line for each transaction, indented by depth."""
+        """Return one line per transaction, indented by depth."""
         left = "" if self.deadline_left is None else f", {self.deadline_left:.1f} s left"
         tag = f" tag={self.tag} id={self.id}" if self.tag or self.id else ""
         line = f"{'  ' * depth}#{self.transaction} {self.method or '-'} {self.url or '-'} [{self.state}]{tag} {self.age:.1f} s{left}, {self.buffered} B"

@@ -1,6 +1,7 @@
-"""One listener for both protocols: what a client speaks is told by ALPN, or by the first bytes that it sends.
+"""One listener for HTTP/2 and HTTP/1. The protocol is selected by ALPN over TLS, by the first bytes in clear text.
 
-The law: whoever is handed the stream sees every byte of it. Telling costs no more time than a head may take.
+Invariant: the server that takes over the stream gets every byte that was received. Detection takes at most `HttpConfig.header_timeout` from
+the first byte of the preface, or for the whole TLS handshake.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _READ_SIZE = 65536
 
 @public("trio_tsconnect.http2")
 async def serve_auto(proxy: Proxy, stream: trio.abc.Stream) -> None:
-    """Serve HTTP/2 or HTTP/1, whichever the client speaks, until the stream ends. A handler for `trio.serve_listeners`.
+    """Serve HTTP/2 or HTTP/1 on a stream, whichever the client speaks, until the stream ends, and close the stream.
 
-    Over TLS (`trio.SSLStream`) ALPN decides; in clear text a client that begins with the preface of HTTP/2 speaks it ("prior knowledge", RFC 9113
-    §3.3). Never raises but for a cancellation.
+    Pass it as the handler to `trio.serve_listeners`. Over TLS (`trio.SSLStream`) ALPN selects the protocol. In clear text, a client that
+    sends the HTTP/2 preface first is served HTTP/2 ("prior knowledge", RFC 9113 §3.3). Raises nothing but `trio.Cancelled`.
     """
     if isinstance(stream, trio.SSLStream):
         if await _shake_hands(proxy, stream):
@@ -44,7 +45,10 @@ async def serve_auto(proxy: Proxy, stream: trio.abc.Stream) -> None:
 
 
 async def _shake_hands(proxy: Proxy, stream: trio.SSLStream[Any]) -> bool:
-    """Whether the handshake came to its end in time; if not, the stream is closed."""
+    """Do the TLS handshake. Return True if it succeeded within `header_timeout` seconds; otherwise close the stream.
+
+    The handshake is cancelled when the proxy ends. Cancellation closes the stream.
+    """
     done = False
     scope = trio.move_on_after(proxy.config.http.header_timeout)
     try:
@@ -60,11 +64,16 @@ async def _shake_hands(proxy: Proxy, stream: trio.SSLStream[Any]) -> bool:
 
 
 def _no_matter() -> None:
-    """A handshake is bounded anyway."""
+    """Do nothing: a drain does not interrupt a handshake, which has its own timeout."""
 
 
 async def _first_bytes(proxy: Proxy, stream: trio.abc.Stream) -> tuple[bytes, float] | None:
-    """As many bytes as it takes to tell, and when they began to come; None when it cannot be told in time, and the stream is closed."""
+    """Receive enough bytes to detect the protocol. Return them and trio's time at which the first was received.
+
+    Waits at most `keep_alive_timeout` seconds for the first byte, and `header_timeout` seconds from there. Closes the stream and returns
+    None if no byte was received, if the preface was not completed in time, or if the stream broke. A drain of the proxy ends the wait; what
+    was received until then is returned. Cancellation closes the stream.
+    """
     config = proxy.config.http
     data = b""
     scope = trio.move_on_after(config.keep_alive_timeout)
@@ -83,7 +92,7 @@ async def _first_bytes(proxy: Proxy, stream: trio.abc.Stream) -> tuple[bytes, fl
     except BaseException:
         await close_now(stream)
         raise
-    if not data or (not ended and scope.cancelled_caught and not proxy.draining):  # silence, or a preface that does not go on
+    if not data or (not ended and scope.cancelled_caught and not proxy.draining):  # no bytes, or an incomplete preface at the deadline
         await close_now(stream)
         return None
     return data, began

@@ -1,4 +1,4 @@
-"""The two ways in which a peer can be at fault (RFC 9113 §5.4), as exceptions that carry the code that is sent and the cause that is logged."""
+"""Connection errors and stream errors (RFC 9113 §5.4), as exceptions. Each carries the error code to send and the cause to log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class ErrorCode(enum.IntEnum):
-    """RFC 9113 §7."""
+    """Error codes of RST_STREAM and GOAWAY (RFC 9113 §7)."""
 
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1
@@ -25,7 +25,11 @@ class ErrorCode(enum.IntEnum):
 
 
 def code_name(code: int) -> str:
-    """The name of an error code, for a log; unknown ones are told as numbers (RFC 9113 §7 allows any)."""
+    """Return the name of an error code, or its number in hexadecimal if it is unknown (RFC 9113 §7 permits any code).
+
+    >>> code_name(8), code_name(255)
+    ('CANCEL', '0xff')
+    """
     try:
         return ErrorCode(code).name
     except ValueError:
@@ -33,7 +37,10 @@ def code_name(code: int) -> str:
 
 
 class ConnectionFault(Exception):
-    """Ends the connection with a GOAWAY (RFC 9113 §5.4.1)."""
+    """A connection error: the connection is closed with a GOAWAY (RFC 9113 §5.4.1).
+
+    `code` and `detail` are sent in the GOAWAY. `cause` is logged as the cause of the transactions that it ends.
+    """
 
     def __init__(self, code: int, detail: str, cause: str = "protocol_error") -> None:
         super().__init__(f"{code_name(code)}: {detail}")
@@ -43,7 +50,10 @@ class ConnectionFault(Exception):
 
 
 class StreamFault(Exception):
-    """Ends one stream with a RST_STREAM (RFC 9113 §5.4.2)."""
+    """A stream error: one stream is reset with a RST_STREAM (RFC 9113 §5.4.2).
+
+    `code` is sent in the RST_STREAM, `detail` is only logged. `cause` is logged as the cause of the stream's transaction.
+    """
 
     def __init__(self, code: int, detail: str, cause: str = "malformed_request") -> None:
         super().__init__(f"{code_name(code)}: {detail}")

@@ -1,8 +1,8 @@
-"""HTTP/1.1 with the engine, over a stream's virtual connection.
+"""HTTP/1.1 with the engine, over the virtual connection of a stream.
 
-The law: what the engine writes was judged where it came from, and is written by its own serialiser; so here it is only taken apart. The strict
-reading that `trio_tsconnect.stream` gives to messages of strangers would be a second one, and would cost more than all the rest of a stream.
-What does not have the form that the engine writes is a fault of ours, and ends the stream.
+Invariant: this module only parses what the engine's own serializer has written, and does not validate it. The engine has validated each
+response when it received it from the origin. A second strict parse, with the parsers of `trio_tsconnect.stream`, would cost more than
+everything else that a stream does. A response of another form is an error of the proxy and raises `BrokenOff`, which ends the stream.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from trio_tsconnect.http2._fields import response_fields
 from trio_tsconnect.http2._hpack import Pair
 
 READ_SIZE = 65536
+"""Bytes to read from a virtual connection at once, at most."""
 
 
 class BrokenOff(Exception):
-    """The response ended before its end, or is none."""
+    """The engine's response is incomplete, missing or malformed."""
 
 
 class ResponseHead:
-    """A response head as HTTP/2 has it."""
+    """A response head, converted to HTTP/2. Raises `ValueError` if the status or Content-Length is no number."""
 
     __slots__ = ("chunked", "fields", "length", "priority", "proof", "status")
 
@@ -31,11 +32,13 @@ class ResponseHead:
         line, *lines = head.split(b"\r\n")
         self.status = int(line[9:12])
         self.length: int | None = None
+        """Content-Length, None if there is none."""
         self.chunked = False
+        """True if there is a Transfer-Encoding field."""
         self.priority: bytes | None = None
-        """The value of its Priority field (RFC 9218 §8)."""
+        """Value of the Priority field (RFC 9218 §8)."""
         self.proof: bytes | None = None
-        """The value of its Sec-WebSocket-Accept field."""
+        """Value of the Sec-WebSocket-Accept field."""
         fields = [(b":status", line[9:12])]
         for each in lines:
             field = _known_field(each) if len(each) < _LONG else _field(each)
@@ -58,14 +61,19 @@ def _field(line: bytes) -> Pair:
     return name.lower(), value.strip(b" ")
 
 
-_known_field = lru_cache(maxsize=512)(_field)  # most lines of a response are those of the last one
+_known_field = lru_cache(maxsize=512)(_field)  # most field lines repeat from one response to the next
 _LONG = 256
+"""Bytes; longer field lines are not cached, which bounds the memory of the cache."""
 
 _NOTED = frozenset({b"content-length", b"transfer-encoding", b"priority", b"sec-websocket-accept"})
 
 
 class Exchange:
-    """One request and its response, in the client's role. `BrokenOff`, or trio's errors, when the engine breaks it off."""
+    """A parser of the response to one request, incremental.
+
+    `begun`: bytes of the response that were read already. Methods raise `BrokenOff` for an incomplete or malformed response; those that
+    read also raise trio's `BrokenResourceError` and `ClosedResourceError`.
+    """
 
     __slots__ = ("_buffer", "_chunked", "_complete", "_in_chunk", "_left", "_method", "pipe", "trailers")
 
@@ -73,7 +81,7 @@ class Exchange:
         self.pipe = pipe
         self._complete = False
         self.trailers: list[Pair] | None = None
-        """The trailer fields, once the body was read."""
+        """Trailer fields, set when the response is complete; None if there are none."""
         self._method = method
         self._buffer = begun
         self._chunked = False
@@ -81,29 +89,29 @@ class Exchange:
         self._left: int | None = None
 
     def is_complete(self) -> bool:
-        """Whether the response was read to its end."""
+        """Return True if the response was read to its end."""
         return self._complete
 
     async def fill(self) -> bool:
-        """Read what comes next; False at the end of input."""
+        """Read more bytes into the buffer. Return False at the end of input."""
         data = await self.pipe.receive_some(READ_SIZE)
         self._buffer = self._buffer + data if self._buffer else data
         return bool(data)
 
     def take_rest(self) -> bytes:
-        """What was read and is not of the head: the beginning of what follows it in a tunnel."""
+        """Return and remove the bytes that follow the head in the buffer: the first bytes of a tunnel."""
         data, self._buffer = self._buffer, b""
         return data
 
     async def read_head(self) -> ResponseHead:
-        """The next head, an interim one included."""
+        """Read the next head, interim or final."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if not await self.fill():
-                raise BrokenOff("there is no response")
+                raise BrokenOff("the engine closed the connection without a response")
         try:
             head = ResponseHead(self._buffer[:end])
         except ValueError:
-            raise BrokenOff("this is no response") from None
+            raise BrokenOff("malformed response head from the engine") from None
         self._buffer = self._buffer[end + 4 :]
         if head.status >= 200:
             self._chunked, self._left = head.chunked, head.length
@@ -112,25 +120,25 @@ class Exchange:
         return head
 
     def next_piece(self) -> bytes | None:
-        """What was read of the body; None when more must be read first, or when it is complete."""
+        """Return the content that is buffered. None if more must be read first (`fill`), or if the response is complete."""
         if self._chunked:
             return self._next_chunks()
         data, self._buffer = self._buffer, b""
         if self._left is not None and data:
             if len(data) > self._left:
-                raise BrokenOff("the body is longer than its length")
+                raise BrokenOff("response content is longer than its Content-Length")
             self._left -= len(data)
             self._complete = not self._left
         return data or None
 
     def input_ended(self) -> None:
-        """There is no more: right for a body that ends with its connection, and a fault for any other."""
+        """Handle the end of input: it completes a body without Content-Length and chunked coding, and raises `BrokenOff` for any other."""
         if self._chunked or self._left is not None:
-            raise BrokenOff("the response is not complete")
+            raise BrokenOff("the engine closed the connection before the response was complete")
         self._complete = True
 
     def _next_chunks(self) -> bytes | None:
-        """The content of all chunks that are here (RFC 9112 §7.1)."""
+        """Return the content of all chunks in the buffer (RFC 9112 §7.1). A chunk may be returned in parts."""
         buffer, position, pieces = self._buffer, 0, []
         try:
             while not self._complete:
@@ -144,7 +152,7 @@ class Exchange:
                     if self._left or len(buffer) < position + 2:
                         break
                     if buffer[position : position + 2] != b"\r\n":
-                        raise BrokenOff("a chunk is longer than its size")
+                        raise BrokenOff("chunk from the engine is longer than its size")
                     position += 2
                     self._in_chunk = False
                 end = buffer.find(b"\r\n", position)
@@ -156,7 +164,7 @@ class Exchange:
                 elif not self._read_trailers(end):
                     break
         except ValueError:
-            raise BrokenOff("this is no chunk") from None
+            raise BrokenOff("malformed chunk size from the engine") from None
         self._buffer = buffer[position:]
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)) or None
 
@@ -173,7 +181,10 @@ class Exchange:
 
 
 def read_whole(data: bytes, method: bytes) -> tuple[ResponseHead, bytes] | None:
-    """A response to this method and its content, if that is what the bytes are, and it is nothing out of the ordinary."""
+    """Parse a complete final response to a request with this method. Return its head and content.
+
+    Return None if the response is incomplete, interim, chunked, malformed, or has neither Content-Length nor a known empty body.
+    """
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -192,20 +203,20 @@ def _has_no_body(method: bytes, head: ResponseHead) -> bool:
 
 
 def frame_chunk(data: bytes) -> bytes:
-    """Content as one chunk."""
+    """Return content as one chunk. It must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def frame_end(trailers: list[Pair] | None) -> bytes:
-    """The last chunk and the trailers."""
+    """Return the last chunk and the trailer section."""
     if not trailers:
         return b"0\r\n\r\n"
     return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % pair for pair in trailers])
 
 
 async def send_quietly(pipe: VirtualConnection, data: bytes) -> None:
-    """Write; an engine that has read enough to refuse has answered, and the response, or its absence, tells."""
+    """Send `data`, ignoring `trio.BrokenResourceError`: the engine may respond, and stop reading, before it has read the whole request."""
     try:
         await pipe.send_all(data)
     except trio.BrokenResourceError:
-        pass
+        pass  # reading the response shows if there is one

@@ -1,7 +1,8 @@
-"""Flow control towards us (RFC 9113 §5.2): when a client may send more of its request bodies.
+"""Inbound flow control (RFC 9113 §5.2): when a client may send more of its request bodies.
 
-The law: the connection's window is opened as soon as bytes have come, a stream's only when its virtual connection took them. So a stream that
-nobody reads from closes its own window and no other; what it holds is at most that window, and what all hold together has a cap.
+Invariant: bytes are credited to the connection's window when they are received, to a stream's window only when its virtual connection has
+accepted them. So a stream whose body is not read closes its own window and no other, and buffers at most that window. The connection's
+window is not opened while the buffers of all streams together are above their limit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from trio_tsconnect.http2._protocol import Machine
 
 
 class ConnectionWindow:
-    """The window that all streams share, and the sum of what they hold."""
+    """The connection's flow-control window, and the number of bytes that its streams hold.
+
+    A stream holds the content that was received for it and that its virtual connection has not accepted yet.
+    """
 
     __slots__ = ("_cap", "_machine", "_opened", "_owed", "_shared", "_threshold", "held")
 
@@ -26,31 +30,35 @@ class ConnectionWindow:
         self._cap = limits.max_buffered
         self._owed = 0
         self.held = 0
-        """Bytes that came for streams which have not passed them on."""
+        """Bytes of content that the connection's streams hold."""
 
     def received(self, size: int, held: int) -> None:
-        """So many bytes came, padding included, of which so many are held."""
+        """Record `size` bytes received, including padding. A stream holds `held` of them."""
         self._owed += size
         self.held += held
         self._shared.changed(held)
         self.open()
 
     def released(self, held: int) -> None:
-        """So many bytes are held no longer: passed on, or dropped with their stream."""
+        """Record that `held` bytes are no longer held: the virtual connection accepted them, or they were discarded."""
         self.held -= held
         self._shared.changed(-held)
         self.open()
 
     def open(self) -> None:
-        """Let the client send what is owed to it, unless too much is held, here or by all."""
+        """Credit the bytes received so far to the client, with one WINDOW_UPDATE.
+
+        Does nothing until half of the window is due, while the streams hold more than `Http2Limits.max_buffered`, or while all connections
+        hold more than `Http2Limits.max_buffered_by_all` (then `Shared` calls this again when there is room).
+        """
         if self._owed >= self._threshold and self.held <= self._cap and self._shared.has_room(self):
             self._machine.h2.increment_flow_control_window(self._owed)
             self._owed = 0
-            self._opened()  # the client is to hear of it, also when no stream has anything to say
+            self._opened()  # wake the writer: no stream may have anything to send, and the client waits for this WINDOW_UPDATE
 
 
 class StreamWindow:
-    """The window of one stream."""
+    """The flow-control window of one stream: `128 << limits.buffer_index` bytes."""
 
     __slots__ = ("_machine", "_owed", "_stream", "_threshold")
 
@@ -61,7 +69,10 @@ class StreamWindow:
         self._owed = 0
 
     def taken(self, size: int) -> bool:
-        """So many bytes were passed on, or were padding. Only while the client may still send. Whether the window was opened."""
+        """Credit `size` bytes that were accepted by the virtual connection or were padding. Return True if a WINDOW_UPDATE was queued.
+
+        A WINDOW_UPDATE is queued once half of the window is due. Call this only while the client may still send on the stream.
+        """
         self._owed += size
         if self._owed < self._threshold:
             return False

@@ -1,7 +1,7 @@
-"""Frames as bytes (RFC 9113 §4): where each one ends, and what about its head is wrong whatever it holds.
+"""The frame layer (RFC 9113 §4): split bytes into frames, validate frame headers, serialize frames.
 
-The law: nothing reaches the protocol library but whole frames of a permitted size, one at a time; so nothing large is ever held for it, and a
-frame at fault takes nothing down with it that came before.
+Invariant: h2 receives only complete frames of at most `MAX_FRAME` bytes of payload, one at a time. So h2 never buffers a large partial
+frame, and all frames received before an invalid one are processed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 from trio_tsconnect.http2._errors import ConnectionFault, ErrorCode
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""RFC 9113 §3.4: what a client begins with."""
+"""The first bytes that a client sends (RFC 9113 §3.4)."""
 MAX_FRAME: Final = 16384
-"""RFC 9113 §4.2: the size that every peer may send, and that we ask nobody to exceed."""
+"""Payload bytes. The default of SETTINGS_MAX_FRAME_SIZE (RFC 9113 §4.2); we announce no other value, so larger frames are rejected."""
 
 DATA: Final = 0x0
 HEADERS: Final = 0x1
@@ -36,7 +36,7 @@ PADDED: Final = 0x8
 HAS_PRIORITY: Final = 0x20
 
 HEAD: Final = 9
-"""Bytes before the payload."""
+"""Bytes of a frame header, which precedes the payload."""
 
 _HEAD = struct.Struct(">HBBBL")
 _TWO = struct.Struct(">LL")
@@ -53,36 +53,40 @@ _BOUNDS = {
     0x8: (0, 1, ErrorCode.PROTOCOL_ERROR),
     0x9: (0, 1, ErrorCode.PROTOCOL_ERROR),
 }
-"""The least and the most that a setting may be, and the code of the error where it is not."""
+"""For each setting that has bounds: the minimum, the maximum, and the error code for a value outside them."""
 
 Frame = tuple[int, int, int, bytes]
-"""Type, flags, stream, and the whole frame, its head included."""
+"""Type, flags, stream identifier, and the bytes of the frame, including its header."""
 
 
 class FrameReader:
-    """Cuts what a client sends into frames."""
+    """Splits the bytes from a client into frames."""
 
     __slots__ = ("_rest", "began")
 
     def __init__(self) -> None:
         self._rest = b""
         self.began = False
-        """Whether the preface has come whole."""
+        """True once the complete preface was received."""
 
     @property
     def partial(self) -> int:
-        """Bytes of a frame that is not whole yet."""
+        """Number of bytes buffered of an incomplete frame."""
         return len(self._rest)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that these bytes complete. `ConnectionFault` for one that cannot stand."""
+        """Yield the frames that `data` completes, and buffer the rest.
+
+        Exhaust the iterator before the next call: the rest is buffered when the iterator ends. Raises `ConnectionFault`, while iterating,
+        for an invalid preface or frame header. The length is checked before the payload is received, so at most one frame is buffered.
+        """
         if self._rest:
             data = self._rest + data
         position = 0
         if not self.began:
             self._rest = data
             if data[: len(PREFACE)] != PREFACE[: len(data)]:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this is not the preface of HTTP/2")
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "invalid connection preface, expected 'PRI * HTTP/2.0'")
             if len(data) < len(PREFACE):
                 return
             self.began = True
@@ -93,7 +97,7 @@ class FrameReader:
                 high, low, kind, flags, stream = _HEAD.unpack_from(data, position)
                 length = high << 8 | low
                 if length > MAX_FRAME:
-                    raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+                    raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"frame of {length} bytes, expected at most {MAX_FRAME}")
                 if end - position < HEAD + length:
                     break
                 stream &= 0x7FFFFFFF
@@ -106,63 +110,72 @@ class FrameReader:
 
 
 def _check_frame(kind: int, flags: int, stream: int, length: int) -> None:
-    """RFC 9113 §6: lengths, and on what a frame may be about. A PRIORITY frame of the wrong size is a matter of its stream."""
+    """Raise `ConnectionFault` if the length or the stream identifier is invalid for the type of frame (RFC 9113 §6).
+
+    The length of PRIORITY is not checked here: a wrong one is a stream error (§6.3).
+    """
     if (kind in _EXACT and length != _EXACT[kind]) or (kind == SETTINGS and (length % 6 or (flags & ACK and length))):
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} and {length} bytes")
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"invalid length {length} of a frame of type {kind}")
     if (kind == GOAWAY and length < 8) or (kind == PRIORITY_UPDATE and length < 4):
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} and {length} bytes")
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"invalid length {length} of a frame of type {kind}")
     if (kind in _ON_CONNECTION and stream) or (kind in _ON_STREAMS and not stream):
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame of type {kind} on stream {stream}")
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"frame of type {kind} not allowed on stream {stream}")
     if kind == PUSH_PROMISE:
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client must not send PUSH_PROMISE")
 
 
 def make_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """A frame as bytes."""
+    """Return a serialized frame."""
     return _HEAD.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
 
 
 def goaway(last_stream: int, code: int, detail: str = "") -> bytes:
-    """RFC 9113 §6.8."""
+    """Return a GOAWAY frame (RFC 9113 §6.8). `detail` becomes its debug data; characters outside ASCII become question marks."""
     return make_frame(GOAWAY, 0, 0, _TWO.pack(last_stream, code) + detail.encode("ascii", "replace"))
 
 
 def rst_stream(stream: int, code: int) -> bytes:
-    """RFC 9113 §6.4."""
+    """Return a RST_STREAM frame (RFC 9113 §6.4)."""
     return make_frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
 def settings_of(frame: bytes) -> list[tuple[int, int]]:
-    """What a SETTINGS frame says, in its order; `ConnectionFault` for a value that cannot be (RFC 9113 §6.5.2, RFC 8441 §3, RFC 9218 §2.1)."""
+    """Parse a SETTINGS frame into pairs of identifier and value, in the order of the frame. Unknown and repeated settings are included.
+
+    Raises `ConnectionFault` for a value out of bounds (RFC 9113 §6.5.2, RFC 8441 §3, RFC 9218 §2.1).
+    """
     values = list(_SETTING.iter_unpack(frame[HEAD:]))
     for number, value in values:
         least, most, code = _BOUNDS.get(number, _ANY)
         if not least <= value <= most:
-            raise ConnectionFault(code, f"setting {number} cannot be {value}")
+            raise ConnectionFault(code, f"setting {number} is {value}, expected {least} to {most}")
     return values
 
 
 def settings_frame(values: dict[int, int]) -> bytes:
-    """A SETTINGS frame that says this."""
+    """Return a SETTINGS frame with these identifiers and values."""
     return make_frame(SETTINGS, 0, 0, b"".join([_SETTING.pack(*each) for each in values.items()]))
 
 
 def two_numbers(frame: bytes) -> tuple[int, int]:
-    """The first two numbers of a payload: the last stream and the code of a GOAWAY."""
+    """Return the first two 32-bit numbers of a payload, the first without its reserved bit: last stream and error code of a GOAWAY."""
     first, second = _TWO.unpack_from(frame, HEAD)
     return first & 0x7FFFFFFF, second
 
 
 def one_number(frame: bytes) -> int:
-    """The first number of a payload, its reserved bit left out."""
+    """Return the first 32-bit number of a payload, without its reserved bit."""
     return int.from_bytes(frame[HEAD : HEAD + 4], "big") & 0x7FFFFFFF
 
 
 def without_priority(flags: int, stream: int, frame: bytes) -> tuple[int, bytes, bool]:
-    """A HEADERS frame without the deprecated priority fields (RFC 9113 §5.3.2): its flags, itself, and whether it depended on itself."""
+    """Remove the deprecated priority fields from a HEADERS frame (RFC 9113 §5.3.2).
+
+    Returns the new flags, the new frame, and True if the stream depended on itself. Raises `ConnectionFault` if the frame is too short.
+    """
     start = HEAD + (1 if flags & PADDED else 0)
     if len(frame) < start + 5:
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame is too short for its priority")
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS frame is too short for its priority fields")
     itself = int.from_bytes(frame[start : start + 4], "big") & 0x7FFFFFFF == stream
     flags &= ~HAS_PRIORITY
     return flags, make_frame(HEADERS, flags, stream, frame[HEAD:start] + frame[start + 5 :]), itself

@@ -1,7 +1,7 @@
 """One HTTP/2 connection of a client, from its preface to its end.
 
-The law: one task reads, one writes, and each stream has one more. An error of one stream stays with that stream; an error of the connection
-ends all of its streams and nothing else.
+Invariant: one task reads and one task writes; every other task serves a single stream. A stream error closes only its stream. A connection
+error closes all streams of the connection, and affects no other connection.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ logger = logging.getLogger("trio_tsconnect.http2")
 
 _READ_SIZE = 65536
 _GRACE = 1.0
-"""Seconds that a client has to learn that we go away, if it answers no PING."""
+"""Seconds from the first GOAWAY to the final one, if the client does not acknowledge our PING."""
 _HIGHEST = (1 << 31) - 1
+"""The highest stream identifier, and the largest flow-control window."""
 _PING_DATA = b"goodbye?"
 
 
@@ -46,17 +47,18 @@ async def serve_http2(
     limits: Http2Limits | None = None,
     received: bytes = b"",
 ) -> None:
-    """Serve HTTP/2 (RFC 9113) on a stream, its preface included, until it ends, and close the stream.
+    """Serve HTTP/2 (RFC 9113) on a stream until the connection ends, and close the stream.
 
-    Each request becomes one virtual connection with the tag `h2` and this connection's number (`Proxy.next_id`) as its id. `client`: who is at
-    the other end, where the caller knows better than the stream. `limits`: in place of `ProxyConfig.http2`. `received`: what the caller has
-    read of the stream already, from its first byte on. Never raises but for a cancellation, which resets what is under way.
+    Each request is sent over its own virtual connection, with the tag `h2` and this connection's number (`Proxy.next_id`) as the id.
+    `client` overrides the description of the peer. `limits` overrides `ProxyConfig.http2`. `received`: bytes that the caller has already
+    read, from the first byte of the preface on. Raises nothing but `trio.Cancelled`; cancellation aborts all transactions and closes the
+    stream at once.
     """
     await Connection(proxy, stream, client or describe_client(stream), limits or proxy.config.http2).run(received)
 
 
 class Connection:
-    """A client's connection."""
+    """One HTTP/2 connection of a client. Implements `StreamOwner` and `ReceiverOwner`."""
 
     def __init__(self, proxy: Proxy, stream: trio.abc.Stream, client: ClientInfo, limits: Http2Limits) -> None:
         self.proxy = proxy
@@ -66,7 +68,7 @@ class Connection:
         self._options = ConnectOptions(tag="h2", id=self.number, client=self.client, buffer_index=limits.buffer_index)
         self.window_size = 128 << limits.buffer_index
         self.streams: dict[int, Stream] = {}
-        """Those that are open in HTTP/2."""
+        """The streams that are open in HTTP/2, by identifier."""
         self._stream = stream
         self.config = proxy.config.http
         self._machine = Machine(limits)
@@ -87,20 +89,20 @@ class Connection:
         self._final_goaway_at = math.inf
         self._idle_since = self._checked = trio.current_time()
 
-    # ------------------------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------------------- start and end
 
     async def run(self, received: bytes, *, since: float | None = None) -> None:
-        """Serve until the connection ends. `since`: when it began, where that was before now."""
+        """Serve until the connection ends, and close the stream. `since`: trio's time of the first byte, if that was before now."""
         if since is not None:
             self._receiver.waiting_since = since
-        self._machine.begin(self.limits, self.config.max_head)  # RFC 9113 §3.4: SETTINGS come first, also where a drain has begun before
+        self._machine.begin(self.limits, self.config.max_head)  # before `front_end`: it may drain at once, and SETTINGS come first (§3.4)
         try:
             with self._scope, self.proxy.front_end(drain=self.drain, end=self._end, client=self.client) as self._front_end:
                 await self._serve(received)
         except ConnectRefused:
             pass
         except Exception:
-            logger.exception("HTTP/2 connection %d failed inside the front end", self.number)
+            logger.exception("HTTP/2 connection %d failed: unexpected exception in the front end", self.number)
             self._broken = True
         finally:
             self.shared.changed(-self.window.held)
@@ -111,6 +113,7 @@ class Connection:
                 await close_gently(self._stream, self.config.linger_timeout)
 
     async def _serve(self, received: bytes) -> None:
+        """Read until the connection stops, close all streams, then send what is queued for at most `linger_timeout` seconds."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             writing = trio.CancelScope()
@@ -147,7 +150,7 @@ class Connection:
             self._fault(fault)
 
     async def _read_on(self) -> None:
-        """Read until the client ends; trio's deadline follows what there is to wait for."""
+        """Receive until the client closes the connection. The deadline of the cancel scope is updated after each read."""
         while True:
             try:
                 data = await self._stream.receive_some(_READ_SIZE)
@@ -160,7 +163,7 @@ class Connection:
             self._reading.deadline = self._deadline()
 
     async def _act(self, data: bytes | bytearray) -> None:
-        """Act on what was read, all of it, and let others have their turn in between."""
+        """Process all bytes of one read. Yield to other tasks when the budget of the pass is spent (see `_limits`)."""
         shared = self.shared
         if shared.take_turn() <= 0:
             await shared.next_pass()
@@ -172,13 +175,14 @@ class Connection:
             self.writer.check_backlog()
 
     def _fault(self, fault: ConnectionFault) -> None:
-        logger.info("HTTP/2 connection %d of %s ended: %s", self.number, self.client.host, fault)
+        """Stop after a connection error: abort all transactions with its cause, and send GOAWAY after what h2 had queued before."""
+        logger.info("HTTP/2 connection %d from %s closed: %s", self.number, self.client.host, fault)
         self._stopping = True
         self._close_streams(fault.cause)
         self.writer.put(self._machine.last_words + goaway(self._machine.h2.highest_inbound_stream_id, fault.code, fault.detail))
 
     def _end(self) -> None:
-        """The proxy ends what is left: the client is told what becomes of each stream (RFC 9113 §5.4.2, §6.8)."""
+        """End the connection because the proxy closes: reset each stream with CANCEL and send GOAWAY (RFC 9113 §5.4.2, §6.8)."""
         if self._stopping:
             return
         for stream in list(self.streams.values()):
@@ -187,7 +191,7 @@ class Connection:
         self._stop()
 
     def _lost(self) -> None:
-        """The client is gone: nothing can be written any more."""
+        """Stop, because the client has closed the connection or the connection is broken: nothing more is sent."""
         self._broken = True
         self._stop()
 
@@ -199,9 +203,10 @@ class Connection:
         for stream in list(self.streams.values()):
             self.closed(stream, reason)
 
-    # ------------------------------------------------------------------------------------------------------------- times and ends
+    # -------------------------------------------------------------------------------------------------------- timeouts and GOAWAY
 
     def _deadline(self) -> float:
+        """Return trio's time at which `_look_around` must run next."""
         config = self.config
         until = min(self._receiver.waiting_since + config.header_timeout, self._final_goaway_at)
         if self.streams:
@@ -209,12 +214,16 @@ class Connection:
         return min(until, self._idle_since + config.keep_alive_timeout)
 
     def _look_around(self) -> None:
-        """A deadline has passed: see which."""
+        """Handle the deadlines that have passed. Raises `ConnectionFault` if SETTINGS or the rest of a head was not received in time."""
         now, config = trio.current_time(), self.config
         if now >= self._receiver.waiting_since + config.header_timeout:
-            # RFC 9113 §7 has a code for SETTINGS that do not come, and none for slow heads
+            # RFC 9113 §7 has an error code for missing SETTINGS, but none for slow heads
             greeted = self._receiver.greeted
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM if greeted else ErrorCode.SETTINGS_TIMEOUT, "too slow", "header_timeout")
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM if greeted else ErrorCode.SETTINGS_TIMEOUT,
+                "SETTINGS or the rest of a head not received within header_timeout",
+                "header_timeout",
+            )
         if now >= self._final_goaway_at:
             self._say_last()
         if not self.streams and now >= self._idle_since + config.keep_alive_timeout:
@@ -225,18 +234,18 @@ class Connection:
             self._look_for_stalls(now - config.inactivity_timeout)
 
     def _look_for_stalls(self, before: float) -> None:
-        """A client that does not read for too long is closed, as one of HTTP/1.1 is."""
+        """Close the connection if a write has been blocked since `before`, or reset the streams whose data has not moved since then."""
         if self.writer.since is not None and self.writer.since <= before:
-            logger.info("HTTP/2 connection %d of %s ended: it does not read", self.number, self.client.host)
+            logger.info("HTTP/2 connection %d from %s closed: the client does not read", self.number, self.client.host)
             self._close_streams("client_timeout")
             self._lost()
             return
         for stream in list(self.streams.values()):
             if stream.outbox.data and stream.moved <= before:
-                self.fail(stream, StreamFault(ErrorCode.CANCEL, "the client does not read", "client_timeout"))
+                self.fail(stream, StreamFault(ErrorCode.CANCEL, "the client does not open the flow-control window", "client_timeout"))
 
     def drain(self) -> None:
-        """Go away gracefully (RFC 9113 §6.8): say so, and after one round trip say which stream was the last that is served."""
+        """Shut down gracefully (RFC 9113 §6.8): send GOAWAY and PING, then the final GOAWAY after the PING's answer or `_GRACE` seconds."""
         if not self._stopping and self._last_stream == _HIGHEST and self._final_goaway_at == math.inf:
             self.writer.put(goaway(_HIGHEST, ErrorCode.NO_ERROR))
             self._machine.h2.ping(_PING_DATA)
@@ -244,20 +253,21 @@ class Connection:
             self._reading.deadline = min(self._reading.deadline, self._final_goaway_at)
 
     def ping_returned(self) -> None:
-        """The client has answered a PING."""
+        """Handle an acknowledged PING: during a drain, send the final GOAWAY."""
         if self._final_goaway_at != math.inf:
             self._say_last()
 
     def _say_last(self) -> None:
+        """Send the final GOAWAY: streams above its last stream are refused from now on."""
         self._final_goaway_at = math.inf
         self._last_stream = self._machine.h2.highest_inbound_stream_id
         self.writer.put(goaway(self._last_stream, ErrorCode.NO_ERROR))
         self._check_done()
 
     def client_leaves(self, code: int) -> None:
-        """The client has sent GOAWAY: it asks for nothing more."""
+        """Handle GOAWAY from the client: stop once its open streams have ended."""
         if code:
-            logger.info("HTTP/2 connection %d of %s: the client goes away: %s", self.number, self.client.host, code_name(code))
+            logger.info("HTTP/2 connection %d from %s: the client sent GOAWAY: %s", self.number, self.client.host, code_name(code))
         self._leaving = True
         self._check_done()
 
@@ -268,20 +278,20 @@ class Connection:
     # --------------------------------------------------------------------------------------------------------------------- streams
 
     def open_stream(self, number: int, fields: Fields, *, ended: bool, refuse: bool) -> None:
-        """A request has come: judge it, and give it a virtual connection."""
+        """Validate a request and open a virtual connection for it; reset its stream if it is malformed or refused."""
         priority_update = self._receiver.priorities.pop(number, None) if self._receiver.priorities else None
         if number > self._last_stream:
-            self._refuse(number)  # RFC 9113 §6.8: it was not, and will not be, acted on
+            self._refuse(number)  # RFC 9113 §6.8: streams above the final GOAWAY are not processed
             return
         alive = len(self.streams)
         if alive >= self.limits.max_concurrent_streams or alive + self._unwinding >= self._most_transactions:
             self._refuse(number)
-            self._nursery.start_soon(self._record, number, Rejected("one stream too many", fields, cause="too_many_streams"))
+            self._nursery.start_soon(self._record, number, Rejected("too many concurrent streams", fields, cause="too_many_streams"))
             return
         try:
             head = read_request(fields, ended=ended)
             if refuse:
-                raise Rejected("the stream depends on itself", fields)
+                raise Rejected("stream depends on itself", fields)
         except Rejected as fault:
             self._reject(number, fault)
             return
@@ -307,7 +317,7 @@ class Connection:
 
     def _connect(self, number: int) -> VirtualConnection:
         who = self.client
-        client = ClientInfo(  # attrs.evolve, at half its price
+        client = ClientInfo(  # written out: attrs.evolve takes twice the time
             address=who.address, scheme=who.scheme, protocol="h2", alpn=who.alpn, tls=who.tls, connection=self.number, stream=number
         )
         return self._front_end.connect(self._options, client=client)
@@ -317,14 +327,14 @@ class Connection:
         self._reset_number(number, ErrorCode.REFUSED_STREAM)
 
     def _reject(self, number: int, fault: Rejected) -> None:
-        """RFC 9113 §8.1.1: a malformed request is a fault of its stream."""
+        """Reset the stream of a malformed request (RFC 9113 §8.1.1), and log the request."""
         self._receiver.count_reset()
         self._reset_number(number, fault.code)
-        logger.info("HTTP/2 connection %d of %s, stream %d: %s", self.number, self.client.host, number, fault)
+        logger.info("HTTP/2 connection %d from %s, stream %d reset: %s", self.number, self.client.host, number, fault)
         self._nursery.start_soon(self._record, number, fault)
 
     async def _record(self, number: int, fault: Rejected) -> None:
-        """Have the engine log a request that it is not going to see: as one whose head did not come to its end."""
+        """Make the engine log a rejected request: send it an incomplete head, then abort with the cause."""
         try:
             pipe = self._connect(number)
         except ConnectRefused:
@@ -341,36 +351,36 @@ class Connection:
 
     def _reset_number(self, number: int, code: int) -> None:
         if not self._machine.reset(number, code):
-            # what ended the stream is what is at fault: to h2 it is over, and the client is to be told all the same (RFC 9113 §8.1.1)
+            # h2 considers the stream closed, because the malformed frame itself ended it. It must be reset all the same (RFC 9113 §8.1.1).
             self.writer.put(rst_stream(number, code))
         self._receiver.remember_reset(number)
         self.writer.ring()
 
     def put(self, data: bytes) -> None:
-        """Write frames that h2 does not."""
+        """Queue serialized frames after everything that h2 has queued."""
         self.writer.put(data)
 
     def ring(self) -> None:
-        """There is something to write."""
+        """Wake the writer: h2 has queued frames."""
         self.writer.ring()
 
     @property
     def frames_written(self) -> int:
-        """How many frames have been written, as far as they may be answered by WINDOW_UPDATE."""
+        """Number of DATA frames that were written."""
         return self.writer.frames
 
     def look_at(self, stream: Stream) -> None:
-        """The engine has answered a stream that has no task."""
+        """Schedule reading the response of a stream that has no task."""
         self.writer.look_at(stream)
 
     def ready(self, stream: Stream) -> None:
-        """A stream has something to write."""
+        """Schedule a stream for writing, unless it is closed."""
         if not stream.closed:
             self.writer.ready(stream)
 
     def took(self, stream: Stream, content: int, size: int) -> None:
-        """The virtual connection of a stream has taken content: the client may send more."""
-        if self._stopping:  # as in `closed`
+        """Credit content that a stream's virtual connection has accepted to the client's windows."""
+        if self._stopping:  # as in `closed`: h2 may be in its error state
             return
         self.window.released(content)
         if size and not stream.remote_ended:
@@ -379,49 +389,49 @@ class Connection:
         self.writer.ring()
 
     def open_wide(self, stream: Stream, size: int) -> None:
-        """Let the client send so much more of this stream at once; the connection's window is opened for it in advance."""
+        """Open the stream's window to `size` bytes, and the connection's window in advance by as much."""
         h2, limits = self._machine.h2, self.limits
-        # a client that has not heard of our SETTINGS yet is going to take its window back by the difference (RFC 9113 §6.9.2)
+        # when the client applies our SETTINGS, it reduces the window by this difference (RFC 9113 §6.9.2)
         owed = max(0, h2.local_settings.initial_window_size - self.window_size)
         if (lack := size + owed - h2.remote_flow_control_window(stream.id)) > 0:
             h2.increment_flow_control_window(lack, stream.id)
-            most = min(limits.connection_window + limits.max_dropped, _HIGHEST)  # however many streams ask for it
+            most = min(limits.connection_window + limits.max_dropped, _HIGHEST)  # a limit for all streams together
             if (more := min(size, most - h2.inbound_flow_control_window)) > 0:
                 h2.increment_flow_control_window(more)
-                self.window.received(-more, 0)  # what comes of it is not to open the window again
+                self.window.received(-more, 0)  # these bytes are credited already: do not credit them again on receipt
             self.writer.ring()
 
     def remote_ended(self, stream: Stream) -> None:
-        """The client has sent END_STREAM."""
+        """Handle END_STREAM from the client."""
         stream.remote_ended = True
         stream.wake()
         if stream.local_ended:
             self.closed(stream, None)
 
     def _local_ended(self, stream: Stream) -> None:
-        """END_STREAM was written."""
+        """Handle our own END_STREAM."""
         if stream.remote_ended:
             self.closed(stream, None)
 
     def reset(self, stream: Stream, code: int, reason: str) -> None:
-        """Reset a stream for a fault of ours or of the origin's, unless it is over."""
+        """Reset a stream with an error code and abort its transaction with a reason, unless the stream is closed."""
         if not stream.closed:
             self._reset_number(stream.id, code)
             self.closed(stream, reason)
 
     def fail(self, stream: Stream, fault: StreamFault) -> None:
-        """Reset a stream for a fault of the client's."""
-        logger.info("HTTP/2 connection %d of %s, stream %d: %s", self.number, self.client.host, stream.id, fault)
+        """Reset a stream for a stream error of the client."""
+        logger.info("HTTP/2 connection %d from %s, stream %d reset: %s", self.number, self.client.host, stream.id, fault)
         self.reset(stream, fault.code, fault.cause)
 
     def closed(self, stream: Stream, reason: str | None) -> None:
-        """A stream is over in HTTP/2; with a reason, its transaction is broken off."""
+        """Remove a stream that is closed in HTTP/2. With a reason, abort its transaction. Does nothing if it was removed before."""
         if self.streams.pop(stream.id, None) is None:
             return
         self.writer.forget(stream)
         self._unwinds(stream.pipe)
         held = stream.close(reason)
-        if not self._stopping:  # after a fault h2 takes nothing more, and nothing more is to come
+        if not self._stopping:  # after a connection error h2 rejects calls, and no more content is received
             self.window.released(held)
         if not self.streams:
             self._idle_since = trio.current_time()
@@ -429,7 +439,7 @@ class Connection:
             self._check_done()
 
     def _unwinds(self, pipe: VirtualConnection) -> None:
-        """A stream is over, and its transaction may not be: count it until its session has closed the connection."""
+        """Count a closed stream until its session has closed the virtual connection: its transaction may still run (CVE-2023-44487)."""
         self._unwinding += 1
         pipe.watch_peer(self._unwound)
 

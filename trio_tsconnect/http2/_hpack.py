@@ -1,9 +1,10 @@
-"""HPACK (RFC 7541), as this front end wants it of the library that h2 uses.
+"""HPACK (RFC 7541): a decoder and an encoder for h2, with bounded memory and a cache of repeated heads.
 
-The law: what a peer may make us remember is bounded here, whatever it announces or permits.
+Invariant: the memory that a peer can make us use is bounded here, whatever SETTINGS it sends. A table has at most 4096 bytes, and a cache
+at most 64 heads with 65536 bytes of decoded fields.
 
-Requests and responses of one connection repeat themselves. Once all fields of a head are in the table, the next head like it is the same few
-bytes, for as long as the table does not change; so the last heads are kept beside the table, and forgotten when it changes.
+The requests and the responses of one connection repeat. Once all fields of a head are in the dynamic table, the next equal head is encoded
+as the same few bytes, as long as the table does not change. So recent heads are cached, and the cache is cleared when the table changes.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from hpack.table import HeaderTable
 Pair = tuple[bytes, bytes]
 
 MAX_TABLE = 4096
-"""RFC 9113 §6.5.2: the size that every table has to begin with. Ours are never larger: it is our memory, and the time of each look-up."""
+"""Bytes. The default of SETTINGS_HEADER_TABLE_SIZE (RFC 9113 §6.5.2). Our tables are never larger, to bound memory and look-up time."""
 _MOST_KEPT = 64
+"""Heads in a cache."""
 _MOST_KEPT_BYTES = 65536
-"""Of fields, decoded: an index of one byte stands for a field of any size."""
+"""Bytes of decoded fields in a cache. Encoded bytes would be no bound: an index of one byte may stand for a field of 4 kB."""
 
 _STAND_IN = [(b":method", b"GET")]
+"""The head that h2 gets in place of every decoded head. h2 needs no more, because `_fields` validates the real one."""
 
 
 class _Table(HeaderTable):
-    """Tells when it has changed."""
+    """A dynamic table that counts its changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,14 +41,14 @@ class _Table(HeaderTable):
 
 
 class Fields(list[Pair]):
-    """The fields of one head."""
+    """The decoded fields of one head."""
 
     __slots__ = ("made",)
 
     def __init__(self, fields: Iterable[Pair]) -> None:
         super().__init__(fields)
         self.made: dict[bool, Any] = {}
-        """What was made of them for a request without a body (True) and for one with (False): the next head like it is the same request."""
+        """Cache of `read_request`: the request head for a request without a body (True) and with one (False)."""
 
 
 def _size(fields: Iterable[Pair]) -> int:
@@ -53,14 +56,17 @@ def _size(fields: Iterable[Pair]) -> int:
 
 
 class FieldDecoder(Decoder):
-    """Keeps the fields that it decoded; who asked, which is h2, gets a head that there is nothing to say about."""
+    """A decoder that keeps the decoded fields in `fields`, and returns a stand-in head to its caller, which is h2.
+
+    `max_header_list_size`: bytes of a decoded head as RFC 9113 §6.5.2 counts them. A larger head raises in `decode` (an HPACK bomb).
+    """
 
     def __init__(self, max_header_list_size: int) -> None:
         self._most = max_header_list_size
         super().__init__(max_header_list_size)
         self.header_table: _Table = _Table()
         self.fields: Fields = Fields(())
-        """The fields of the head that was decoded last."""
+        """The fields of the last head that was decoded."""
         self._kept: dict[bytes, Fields] = {}
         self._kept_at = self._kept_bytes = 0
 
@@ -73,6 +79,7 @@ class FieldDecoder(Decoder):
             self.fields = kept
             return _STAND_IN
         self.fields = Fields((name, value) for name, value in super().decode(data, raw=True))
+        # If decoding has changed the table, these bytes may mean something else next time, so they must not be cached.
         if self._kept_at == table.changes and len(self._kept) < _MOST_KEPT and len(data) < MAX_TABLE:
             size = _size(self.fields)
             if self._kept_bytes + size <= _MOST_KEPT_BYTES:
@@ -82,12 +89,12 @@ class FieldDecoder(Decoder):
 
     @property
     def max_header_list_size(self) -> int:
-        """What ends the connection. What was announced is less: a head between the two is answered with 431."""
+        """Bytes; a larger head closes the connection. The size announced in SETTINGS may be lower: a head between the two gets a 431."""
         return self._most
 
     @max_header_list_size.setter
     def max_header_list_size(self, value: int) -> None:
-        """h2 sets what was announced."""
+        """Ignore the value: h2 assigns the size that was announced, which is too low."""
 
     @property
     def header_table_size(self) -> int:
@@ -96,11 +103,11 @@ class FieldDecoder(Decoder):
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
         self.header_table.maxsize = value
-        self.header_table.changes += 1
+        self.header_table.changes += 1  # a smaller table evicts entries, and cached heads may refer to them
 
 
 class SmallEncoder(Encoder):
-    """Never uses more of its table than every peer has to have."""
+    """An encoder whose table has at most `MAX_TABLE` bytes, even if the peer permits more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,11 +123,11 @@ class SmallEncoder(Encoder):
     def header_table_size(self, value: int) -> None:
         value = min(value, MAX_TABLE)
         if value == self.header_table.maxsize:
-            return  # the library would forget a change before this one that it has not told yet
+            return  # hpack would reset `resized`, and would not signal an earlier change that is still pending
         self.header_table.maxsize = value
         self.header_table.changes += 1
         if self.header_table.resized:
-            # RFC 7541 §4.2: of all changes since the last head the smallest size is told, and the last
+            # RFC 7541 §4.2: of all changes since the last head, signal the smallest size and the last one
             least = min([value, *self.table_size_changes])
             self.table_size_changes = [value] if value == least else [least, value]
 
@@ -133,6 +140,7 @@ class SmallEncoder(Encoder):
             return kept
         resized = table.resized
         block = super().encode(key, huffman)
+        # A block that signals a table size must not be repeated, and one that has changed the table would be encoded differently next time.
         if self._kept_at == table.changes and not resized and len(self._kept) < _MOST_KEPT and len(block) < MAX_TABLE:
             size = _size(key)
             if self._kept_bytes + size <= _MOST_KEPT_BYTES:

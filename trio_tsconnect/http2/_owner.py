@@ -1,4 +1,7 @@
-"""What the parts of a connection may ask of it. Events go down to them by calls of their methods; this is the way up, and there is no other."""
+"""The interfaces of a connection towards its parts, the streams and the receiver.
+
+Invariant: a part calls its connection only through these protocols. The connection calls its parts directly.
+"""
 
 from __future__ import annotations
 
@@ -16,36 +19,37 @@ if TYPE_CHECKING:
 
 
 class StreamOwner(Protocol):
-    """A connection, as its streams see it."""
+    """The interface of a connection towards its streams."""
 
     config: HttpConfig
     limits: Http2Limits
     window: ConnectionWindow
     window_size: int
+    """Bytes of a stream's flow-control window, and of each buffer of its virtual connection."""
 
     def ready(self, stream: Stream) -> None:
-        """A stream has something to write."""
+        """Schedule a stream for writing: its outbox is not empty."""
         ...
 
     def look_at(self, stream: Stream) -> None:
-        """The engine has answered, and nothing else has to be waited for."""
+        """Schedule a call of `stream.answer_now`: its virtual connection has input, and the stream has no task."""
         ...
 
     def took(self, stream: Stream, content: int, size: int) -> None:
-        """The virtual connection of a stream has taken content."""
+        """Credit received DATA to the client: `content` bytes are no longer held, `size` bytes (with padding) go to the stream's window."""
         ...
 
     def open_wide(self, stream: Stream, size: int) -> None:
-        """The client is to send so much more of this stream at once."""
+        """Open the stream's window, and the connection's, so that the client may send `size` more bytes on this stream."""
         ...
 
     def reset(self, stream: Stream, code: int, reason: str) -> None:
-        """A stream failed, for a fault of ours or of the origin's."""
+        """Reset a stream with an error code and abort its transaction with a reason, unless the stream is closed already."""
         ...
 
 
 class ReceiverOwner(Protocol):
-    """A connection, as its receiver sees it."""
+    """The interface of a connection towards its receiver."""
 
     client: ClientInfo
     streams: dict[int, Stream]
@@ -54,41 +58,41 @@ class ReceiverOwner(Protocol):
 
     @property
     def frames_written(self) -> int:
-        """How many frames have been written, as far as they may be answered by WINDOW_UPDATE."""
+        """Number of DATA frames that were written; a client may answer each with WINDOW_UPDATE."""
         ...
 
     def put(self, data: bytes) -> None:
-        """Frames that h2 does not write; what it has written goes out before them."""
+        """Queue serialized frames after everything that h2 has queued."""
         ...
 
     def ring(self) -> None:
-        """There is something to write."""
+        """Wake the writer: h2 has queued frames."""
         ...
 
     def ready(self, stream: Stream) -> None:
-        """A stream has something to write."""
+        """Schedule a stream for writing."""
         ...
 
     def open_stream(self, number: int, fields: Fields, *, ended: bool, refuse: bool) -> None:
-        """A request head has come."""
+        """Handle a request head. `ended`: no body follows. `refuse`: reject the request, because the stream depends on itself."""
         ...
 
     def remote_ended(self, stream: Stream) -> None:
-        """The client has sent END_STREAM."""
+        """Handle END_STREAM from the client."""
         ...
 
     def fail(self, stream: Stream, fault: StreamFault) -> None:
-        """The client has made a mistake that ends a stream."""
+        """Reset a stream for a stream error of the client."""
         ...
 
     def closed(self, stream: Stream, reason: str | None) -> None:
-        """A stream is over; with a reason, its transaction is broken off."""
+        """Remove a stream that is closed in HTTP/2. With a reason, abort its transaction."""
         ...
 
     def client_leaves(self, code: int) -> None:
-        """GOAWAY has come."""
+        """Handle GOAWAY from the client."""
         ...
 
     def ping_returned(self) -> None:
-        """The client has answered a PING."""
+        """Handle an acknowledged PING."""
         ...

@@ -1,6 +1,6 @@
-"""Priorities of responses (RFC 9218): what a client asks for, and in which order streams write.
+"""Priorities of responses (RFC 9218): parsing of the Priority field, and the order in which streams are written.
 
-The law: priority orders what is ready to be written, and holds nothing back: a stream whose window is closed is not ready.
+Invariant: a priority only orders the streams that are ready. A stream whose flow-control window is closed never delays another one.
 """
 
 from __future__ import annotations
@@ -10,29 +10,32 @@ from typing import Protocol
 
 import attrs
 
-# RFC 8941 §3.2, as far as `u` and `i` need it: members at the top level, each a key with a value or without (which is true). A string may
-# hold a comma, so strings are reduced to one character first.
+# The part of RFC 8941 §3.2 that `u` and `i` need: a dictionary of top-level members, each a key with an optional value (no value: true).
+# A string may contain a comma, so every string is replaced by one character before the field is split at commas.
 _STRING = re.compile(rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"')
 _LONGEST = 256
-"""Bytes of a value that is looked at: what means anything takes ten, and what looks for it may take the square of its length."""
+"""Bytes; a longer value is ignored. `u` and `i` take about ten, and matching these expressions may take time quadratic in the length."""
 _MEMBER = re.compile(rb"[ \t]*([a-z*][a-z0-9_\-.*]*)(?:=([^;,]+))?(?:;[^,]*)?[ \t]*")
 
 
 @attrs.frozen
 class Priority:
-    """RFC 9218 §4."""
+    """The priority of one response (RFC 9218 §4)."""
 
     urgency: int = 3
-    """0 is the most urgent, 7 is background."""
+    """0 to 7; 0 is the most urgent, 7 is background."""
     incremental: bool = False
-    """Whether a part of the response is of use, so that responses of one urgency share the connection."""
+    """True if the client can use parts of the response: incremental responses of one urgency share the connection."""
 
 
 DEFAULT = Priority()
 
 
 def parse_priority(value: bytes, otherwise: Priority = DEFAULT) -> Priority:
-    """Read a Priority field; what it does not say, or says wrongly, stays as it was (RFC 9218 §4: it is ignored)."""
+    """Parse a Priority field. A parameter that is missing or invalid keeps its value from `otherwise` (RFC 9218 §4).
+
+    Returns `otherwise` unchanged if the value is longer than 256 bytes or is not a dictionary (RFC 8941 §4.2). Never raises.
+    """
     if len(value) > _LONGEST:
         return otherwise
     urgency, incremental = otherwise.urgency, otherwise.incremental
@@ -40,7 +43,7 @@ def parse_priority(value: bytes, otherwise: Priority = DEFAULT) -> Priority:
         match = _MEMBER.fullmatch(member)
         if match is None:
             if member.strip():
-                return otherwise  # RFC 8941 §4.2: what fails to parse is ignored whole
+                return otherwise  # RFC 8941 §4.2: a field that fails to parse is ignored as a whole
             continue
         key, given = match[1], match[2]
         if key == b"u" and given is not None and len(given) == 1 and given in b"01234567":
@@ -51,17 +54,20 @@ def parse_priority(value: bytes, otherwise: Priority = DEFAULT) -> Priority:
 
 
 class Ranked(Protocol):
-    """What can be put in order."""
+    """A stream that `rank` can order."""
 
     id: int
-    """RFC 9218 §10: among equals the order of requests, which is that of the numbers."""
+    """Stream identifier. Streams of equal priority are written in the order of their requests (RFC 9218 §10), that is, of their ids."""
     priority: Priority
-    """What the client, or the origin, asked for."""
+    """The priority that the client or the origin asked for."""
     turn: int
-    """When it wrote last; those that share take turns."""
+    """Sequence number of the stream's last write. Incremental streams of one urgency are served least recently written first."""
 
 
 def rank(stream: Ranked) -> tuple[int, bool, int, int]:
-    """What sorts streams that are ready into the order in which they write."""
+    """Return the sort key of a stream; the stream with the lowest key is written first.
+
+    The order is: urgency, non-incremental before incremental, least recently written (incremental streams only), stream id.
+    """
     priority = stream.priority
     return (priority.urgency, priority.incremental, stream.turn if priority.incremental else 0, stream.id)

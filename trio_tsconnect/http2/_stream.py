@@ -1,7 +1,7 @@
-"""One stream of a client, which is one virtual connection to the engine.
+"""One HTTP/2 stream of a client, relayed over one virtual connection to the engine.
 
-The law: a stream speaks HTTP/1.1 with the engine, and leaves frames to its connection. What comes from the client is put into it (`take`), what
-goes to the client it puts into its outbox, from which the connection writes when it is the stream's turn.
+Invariant: a stream speaks HTTP/1.1 with the engine and never handles frames. The connection passes received content to it (`take`), and
+the connection's writer sends what the stream puts into its outbox.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("trio_tsconnect.http2")
 
 
 class Stream:
-    """One stream. It has a task of its own only while there is something to wait for: a request, or a response, that comes in parts."""
+    """One stream. It has a task (`run`) only while it must wait: for the rest of a request or of a response, or for a tunnel."""
 
     __slots__ = (
         "_begin",
@@ -72,41 +72,41 @@ class Stream:
         self.head = head
         self.pipe = pipe
         self.window = window
-        """None for a request that had ended with its head."""
+        """Inbound flow-control window; None if the request ended with its head."""
         self.priority = priority
         self.turn = 0
-        """When it wrote last, counted over the connection."""
+        """Sequence number of the stream's last write among those of its connection."""
         self.outbox = Outbox()
         self.remote_ended = ended
-        """Whether the client has sent END_STREAM."""
+        """True if the client has sent END_STREAM."""
         self.local_ended = False
-        """Whether we have."""
+        """True if our END_STREAM was handed to h2."""
         self.began = False
-        """Whether the head of a response was put into the outbox."""
+        """True if a response head was put into the outbox."""
         self.closed = False
-        """Whether both have, or one has reset it."""
+        """True if both sides have ended the stream, or one has reset it."""
         self.sent_whole = False
-        """Whether the virtual connection has taken the whole request already."""
+        """True if the virtual connection has accepted the whole request."""
         self.received = 0
-        """Bytes of content that came."""
+        """Bytes of content received, without padding."""
         self.trailers: list[Pair] | None = None
-        """The trailers of the request."""
+        """Trailers of the request."""
         self.moved = math.inf
-        """Since when the client's windows keep back what is in its outbox; `inf` while they do not."""
+        """Trio's time since which data in the outbox has made no progress; `inf` if no write has left data over."""
         self._inbox: list[tuple[bytes, int]] = []
-        self._held = 0
-        self._dropped = False
-        self._left = False
-        self._room_at = connection.window_size // 2
+        self._held = 0  # bytes of content that count in `ConnectionWindow.held`
+        self._dropped = False  # True if further content is discarded on receipt
+        self._left = False  # True if the engine has closed the tunnel
+        self._room_at = connection.window_size // 2  # bytes; `_wait_for_room` returns when the outbox has at most so many
         self._news: trio.Event | None = None
         self._room: trio.Event | None = None
         self._exchange: Exchange | None = None
         self._begin = head.head
 
-    # ------------------------------------------------------------------------------------------------ what the connection tells it
+    # --------------------------------------------------------------------------------------------------- called by the connection
 
     def take(self, data: bytes, size: int) -> None:
-        """Content came; `size` counts its padding too."""
+        """Accept received content. `size` is its length in the flow-control window, including padding."""
         self.received += len(data)
         if self._dropped:
             self._connection.window.released(len(data))
@@ -116,13 +116,13 @@ class Stream:
         self.wake()
 
     def wake(self) -> None:
-        """Something came, or the stream is over."""
+        """Wake the task that waits for content, for END_STREAM, or for the end of the stream."""
         if self._news is not None:
             self._news.set()
             self._news = None
 
     def sent(self) -> None:
-        """Data went out of the outbox."""
+        """Wake the task that waits for room in the outbox, if there is room now."""
         if self._room is not None and self._has_room:
             self._room.set()
             self._room = None
@@ -132,11 +132,11 @@ class Stream:
         return len(self.outbox.data) <= self._room_at
 
     def close(self, reason: str | None) -> int:
-        """It is over in HTTP/2. With a reason the transaction is broken off, else it may come to its end. How many bytes it still held."""
+        """Mark the stream as closed in HTTP/2. With a reason, also abort its transaction. Return the bytes of content discarded."""
         self.closed = True
         held = 0
         if reason is not None or not self.head.tunnel:
-            # (what the client said last in a tunnel is still to be carried)
+            # a tunnel that ends normally still has to carry the client's last bytes to the origin
             self._dropped = True
             held, self._held = self._held, 0
             self._inbox.clear()
@@ -149,21 +149,21 @@ class Stream:
         return held
 
     def _break_off(self, reason: str) -> None:
-        """End the transaction. One that the engine has not seen yet gets to see who leaves: so it too has its record."""
+        """Abort the transaction. If the engine has not read the request head yet, close instead, so that the request is logged."""
         sending = self.pipe.statistics().sending
         if sending.unread != sending.total:
             self.pipe.abort(reason)
             return
         if not sending.total:
-            # (busy: the stream's own task is being cancelled as it writes)
+            # BusyResourceError: the stream's own task is inside `send_all` and is being cancelled
             with contextlib.suppress(trio.WouldBlock, trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self.pipe.send_nowait(self.head.head[: self._connection.window_size])
         self.pipe.close(reason)
 
-    # ------------------------------------------------------------------------------------------------------------ its task, if any
+    # ------------------------------------------------------------------------------------------------------------------- its task
 
     def begin(self) -> bool:
-        """Begin; whether a task has to `run` from the start. If not, the connection is told when to look for the response (`answer_now`)."""
+        """Send the request head. Return True if a task must `run` now. If not, `connection.look_at` is called when there is a response."""
         if len(self._begin) > self._connection.window_size:
             return True
         self.pipe.send_nowait(self._begin)
@@ -178,7 +178,7 @@ class Stream:
         self._connection.look_at(self)
 
     def answer_now(self) -> bool:
-        """Relay a response that has come whole; False when a task has to `run`, to wait for the rest of it or to find out what is wrong."""
+        """Relay the response if all of it is received. Return False if a task must `run`: to wait for the rest, or to handle an error."""
         try:
             data = self.pipe.receive_nowait(READ_SIZE)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -196,22 +196,22 @@ class Stream:
         return True
 
     async def run(self) -> None:
-        """Ask the engine, and relay what it answers. Never raises but for a cancellation."""
+        """Relay the request to the engine, the response to the client. Raises only `trio.Cancelled`, which aborts the transaction."""
         complete = False
         try:
             await self._ask()
             complete = True
         except (trio.BrokenResourceError, trio.ClosedResourceError, BrokenOff):
-            # the response cannot be completed, or will not begin: the client must be able to tell (RFC 9113 §8.1)
+            # RFC 9113 §8.1: an incomplete response must not look complete to the client, so the stream is reset
             if self.head.tunnel and self.began:
                 await self._cut_tunnel()
             else:
                 self._connection.reset(self, ErrorCode.INTERNAL_ERROR, "broken_off")
         except Exception:
-            logger.exception("stream %d failed inside the front end", self.id)
+            logger.exception("HTTP/2 stream %d failed: unexpected exception in the front end", self.id)
             self._connection.reset(self, ErrorCode.INTERNAL_ERROR, "front_end_failed")
         finally:
-            # after a whole exchange the session closes the connection, as it was asked to: its transaction may still have hooks to run
+            # not after a complete exchange: the transaction may still run hooks, and its session then closes the virtual connection
             if not complete:
                 self.pipe.abort("front_end_closed")
 
@@ -223,7 +223,7 @@ class Stream:
             await send_quietly(self.pipe, self._begin)
             await self._tunnel_or_refusal(exchange)
         elif self.remote_ended and len(head.head) + self.received < self._connection.window_size // 2:
-            # all of it is here, and one write cannot block: this task can do without another
+            # the whole request is received and fits into the buffer, so sending cannot block: no second task is needed
             data, content, flow = self._take_inbox(self._begin)
             await send_quietly(self.pipe, data)
             self._took(content, flow)
@@ -236,7 +236,7 @@ class Stream:
     # ------------------------------------------------------------------------------------------------------------------ the request
 
     def _take_inbox(self, begin: bytes = b"") -> tuple[bytes, int, int]:
-        """What came, framed for HTTP/1.1: the bytes, how many of them are content, and how many were taken of the window."""
+        """Empty the inbox. Return `begin` and its content, framed for HTTP/1.1; the size of the content; the bytes of window it used."""
         inbox, self._inbox = self._inbox, []
         flow = sum([size for _, size in inbox])
         content = b"".join([data for data, _ in inbox])
@@ -253,7 +253,7 @@ class Stream:
             self._connection.took(self, content, flow)
 
     async def _pump(self) -> None:
-        """Stream the request body into the virtual connection. An engine that does not want it has its reasons: its response tells."""
+        """Send the request to the virtual connection. Returns early if the engine stops reading: its response says why."""
         begin = self._begin
         try:
             while not self.closed:
@@ -263,18 +263,18 @@ class Stream:
                     if data:
                         await self.pipe.send_all(data)
                 finally:
-                    self._took(content, flow)  # also when it is dropped: nobody holds it any more
+                    self._took(content, flow)  # also after an error or a cancellation: the bytes are no longer held
                 if ended:
                     return
                 await self._wait_for_news()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+            pass  # `_relay` sees if there is a response
 
     async def _linger(self) -> None:
-        """The response is complete and the request is not: drop what comes of it, within bounds, then ask for no more (RFC 9113 §8.1).
+        """After a complete response, discard the rest of the request, then reset the stream with NO_ERROR (RFC 9113 §8.1).
 
-        A RST_STREAM that comes together with the response makes some clients lose the response, and one in the middle of an upload makes some
-        wait for ever (curl before 8.0 does both), so there is patience with those who send.
+        Ends after `max_dropped` bytes, or `linger_timeout` seconds without content. Not reset at once: curl before 8.0 loses a response
+        that a RST_STREAM follows immediately, and hangs if a RST_STREAM arrives during its upload.
         """
         _, content, _ = self._take_inbox()
         begin = self.received - content
@@ -291,10 +291,9 @@ class Stream:
         self._connection.reset(self, ErrorCode.NO_ERROR, "front_end_closed")
 
     def _let_finish(self) -> None:
-        """The end of the response overtakes that of the request: open the window for all that may still be dropped, and before the end.
+        """Before the response ends, open the window for all of the request that `_linger` may discard.
 
-        A client may read nothing more once it has its response, and still want to send its request to the end (curl before 8.0): it would
-        never learn of a window that is opened later.
+        The WINDOW_UPDATE must precede END_STREAM: curl before 8.0 reads nothing after the response, but still completes its request.
         """
         if not self.remote_ended and not self.closed and not self.head.tunnel:
             left = self._connection.limits.max_dropped
@@ -303,7 +302,7 @@ class Stream:
             self._connection.open_wide(self, left)
 
     async def _until_ended(self) -> None:
-        """Wait until END_STREAM is written, or the stream is over."""
+        """Wait until our END_STREAM was handed to h2, or the stream is closed."""
         while not self.local_ended and not self.closed:
             self._room = trio.Event()
             await self._room.wait()
@@ -316,7 +315,7 @@ class Stream:
     # ----------------------------------------------------------------------------------------------------------------- the response
 
     async def _read_head(self, exchange: Exchange) -> ResponseHead:
-        """The final response head; interim ones go out on the way (RFC 9113 §8.1)."""
+        """Return the final response head, or a 101. Forward the interim ones before it (RFC 9113 §8.1)."""
         while True:
             head = await exchange.read_head()
             if head.status >= 200 or head.status == 101:
@@ -326,7 +325,7 @@ class Stream:
     async def _relay(self, exchange: Exchange) -> None:
         head = await self._read_head(exchange)
         if head.status == 101:
-            raise BrokenOff("a switch of protocols that nobody asked for")
+            raise BrokenOff("the engine sent 101 to a request without upgrade")
         await self._relay_final(exchange, head)
 
     async def _relay_final(self, exchange: Exchange, head: ResponseHead) -> None:
@@ -362,9 +361,9 @@ class Stream:
         self._connection.ready(self)
 
     async def _wait_for_room(self) -> None:
-        """Wait until most of what was put is written: so a stream holds little more than one read, and its virtual connection the rest.
+        """Wait until the outbox has at most half a window of data, so that a stream buffers little more than one read.
 
-        Most of it, and not all: an urgent stream with nothing at hand would lose its turn to the next one while it reads.
+        It does not wait until the outbox is empty: an urgent stream would lose its place in the next batch while it reads.
         """
         if not self._has_room and not self.closed:
             self._room = trio.Event()
@@ -373,15 +372,15 @@ class Stream:
     # ------------------------------------------------------------------------------------------------------------------ the tunnel
 
     async def _tunnel_or_refusal(self, exchange: Exchange) -> None:
-        """CONNECT (RFC 9113 §8.5) and extended CONNECT (RFC 8441): bytes both ways once it was agreed to, a plain response otherwise."""
+        """Relay a CONNECT (RFC 9113 §8.5) or extended CONNECT (RFC 8441): a tunnel if it was accepted, an ordinary response if not."""
         head = await self._read_head(exchange)
         switched = head.status == 101
         if switched and not websocket_accepted(self.head.websocket_key, head.proof):
-            raise BrokenOff("whoever switched protocols has not read our key")
+            raise BrokenOff("invalid Sec-WebSocket-Accept in the 101 response")
         if not switched and not (self.head.method == b"CONNECT" and head.status < 300):
             self.head.tunnel = False
             if head.status < 300 and self.head.method != b"CONNECT":
-                # RFC 8441 §5: to the client any 2xx opens the tunnel, and it is opened by a switch and nothing else.
+                # RFC 8441 §5: a 2xx would open the tunnel for the client, but the origin has not switched protocols. Only a 101 does.
                 self._put_head([(b":status", b"502"), (b"content-length", b"0")], last=True)
                 self.pipe.abort("broken_off")
                 await self._linger()
@@ -395,7 +394,7 @@ class Stream:
         self._put_head(fields, last=False)
         self.pipe.watch_peer(self._engine_has_left)
         await run_beside(self._carry_up, self._carry_down(exchange.take_rest()), until_both=True)
-        if not self.remote_ended:  # the origin has said all it had to say, and then has gone: it takes nothing more
+        if not self.remote_ended:  # the engine has ended its output and closed the tunnel, so the client's bytes go nowhere
             await self._until_ended()
             await self._cut_tunnel()
 
@@ -404,13 +403,13 @@ class Stream:
         self.wake()
 
     async def _cut_tunnel(self) -> None:
-        """Reset the stream, as the connection behind it was; but what came before that is still the client's (RFC 9110 §9.3.6)."""
-        self._room_at = 0
+        """Reset the stream of a broken tunnel, after at most `linger_timeout` seconds for sending the outbox (RFC 9110 §9.3.6)."""
+        self._room_at = 0  # `sent` now wakes this task only when the outbox is empty
         with trio.move_on_after(self._connection.config.linger_timeout):
             while self.outbox.data and not self.closed:
                 self._room = trio.Event()
                 await self._room.wait()
-        # RFC 9113 §8.5 for CONNECT, RFC 8441 §5 for the extended one
+        # RFC 9113 §8.5: CONNECT_ERROR for CONNECT. RFC 8441 §5: CANCEL for extended CONNECT.
         self._connection.reset(self, ErrorCode.CONNECT_ERROR if self.head.method == b"CONNECT" else ErrorCode.CANCEL, "broken_off")
 
     async def _carry_up(self) -> None:
@@ -429,9 +428,9 @@ class Stream:
                     return
                 await self._wait_for_news()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the other direction finds out, and says so
+            pass  # `_carry_down` sees the end of the tunnel too, and handles it
         finally:
-            # nobody takes what is left: it is held no longer, or the connection's window would stay closed by so much
+            # release what is left and discard what follows: otherwise it would stay in `held` and keep the connection's window closed
             self._took(self._take_inbox()[1], 0)
             self._dropped = True
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from trio_tsconnect._util import public
 
-# RFC 9113 §9.2.2: of TLS 1.2, ephemeral keys and authenticated encryption only. (TLS 1.3 has no others.)
+# RFC 9113 §9.2.2: with TLS 1.2, only ephemeral key exchange and authenticated encryption. TLS 1.3 has no other cipher suites.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 @public("trio_tsconnect.http2")
 def ssl_context(certificate: str | Path, key: str | Path) -> ssl.SSLContext:
-    """A context for a server that speaks HTTP/2 and HTTP/1.1, as ALPN decides. PEM files; TLS 1.2 and later.
+    """Return a server context for HTTP/2 and HTTP/1.1, selected by ALPN. It requires TLS 1.2 or later (RFC 9113 §9.2).
 
-    `OSError` for a file that cannot be read, `ssl.SSLError` for one that holds something else.
+    `certificate` and `key` are paths of PEM files. Raises `OSError` if a file cannot be read, `ssl.SSLError` if its content is invalid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

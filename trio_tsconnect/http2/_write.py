@@ -1,7 +1,22 @@
-"""What goes out: all streams' frames of one turn of the loop in one write, the most urgent first (RFC 9218 §10).
+"""The writer of a connection: one task writes the frames of all streams, the most urgent first (RFC 9218 §10).
 
-The law: only here is data handed to h2, and only when the last write is done. So while a client reads nothing, nothing but answers to its own
-control frames can pile up, and those are counted.
+Invariant: response heads and DATA are handed to h2 only here, and only when the previous `send_all` has returned.
+
+Theory of operation. If each stream's task called h2 and sent by itself, three things would go wrong. h2 buffers without a limit, so a
+client that does not read could make the proxy buffer whole responses. Frames would be written in the order in which origins answer, not in
+the order of priority. And each frame would cost a system call, and a TLS record.
+
+So streams only fill their outboxes, which are bounded, and mark themselves as ready. `run` builds one batch at a time and sends it.
+
+- Backlog. While `send_all` blocks, only control frames accumulate. Nearly all of them answer frames of the client: acknowledgements of
+  SETTINGS and PING, WINDOW_UPDATE, RST_STREAM. `check_backlog` counts their bytes and closes the connection past a limit.
+- Fairness. A batch has about `_BATCH` bytes, so an urgent frame waits only for the batch that is being sent. A batch is filled in rounds
+  over the ready streams, in the order of `rank`. In a round, a non-incremental stream may use all that is left of the batch, so those after
+  it wait until it is empty or blocked. An incremental one may use `_SHARE` bytes; then the next stream is served, even a less urgent one.
+- Flow control. A stream that is blocked by its own window leaves the set of ready streams until the client opens the window, so it costs
+  nothing in later batches and delays no other stream. If the connection's window is closed, streams stay in the set, and its WINDOW_UPDATE
+  wakes the writer.
+- Wake-ups. `_bell` is replaced before a batch is built. So a call of `ready` or `ring` while a batch is built or sent is not lost.
 """
 
 from __future__ import annotations
@@ -18,14 +33,18 @@ from trio_tsconnect.http2._protocol import Machine
 from trio_tsconnect.http2._stream import Stream
 
 _BATCH = 65536
-"""Bytes after which a write is good; more would only make what is urgent wait."""
+"""Bytes of one batch, approximately. A larger batch would make urgent frames wait longer."""
 _SHARE = 16384
-"""Bytes of a turn among streams that share."""
+"""Bytes that an incremental stream may write before the next stream is served."""
 _HEAD_COST = 128
+"""Bytes that a head or the end of a stream counts in a batch: an estimate of its encoded size."""
 
 
 class Writer:
-    """The sending half of a connection."""
+    """The sending half of a connection.
+
+    `start` is called for a stream that needs a task to relay its response, `ended` when the END_STREAM of a stream was handed to h2.
+    """
 
     def __init__(
         self,
@@ -49,60 +68,68 @@ class Writer:
         self._bell = trio.Event()
         self._idle = trio.Event()
         self.frames = 0
-        """DATA frames that were written."""
+        """Number of DATA frames handed to h2 so far."""
         self.since: float | None = None
-        """When the write that is under way began."""
+        """Trio's time at which the `send_all` in progress was called; None if there is none."""
 
     def ready(self, stream: Stream) -> None:
-        """This stream has something to write."""
+        """Add a stream to the ready streams and wake the writer. Adding it again is harmless."""
         self._ready.add(stream)
         self._bell.set()
 
     def look_at(self, stream: Stream) -> None:
-        """The response to this stream has come, or the beginning of it: it is read when there is time to write it."""
+        """Schedule reading the response of a stream that has no task, and wake the writer.
+
+        The response is read for the next batch, not now: while the client does not read, responses stay in their bounded virtual
+        connections.
+        """
         self._answered.append(stream)
         self._bell.set()
 
     def forget(self, stream: Stream) -> None:
-        """This stream has nothing to write any more."""
+        """Remove a stream from the ready streams."""
         self._ready.discard(stream)
 
     def ring(self) -> None:
-        """h2 has something to write."""
+        """Wake the writer: h2 has queued frames."""
         self._bell.set()
 
     def put(self, frames: bytes) -> None:
-        """Write these frames after all that h2 has."""
-        self._out += self._h2.data_to_send()
+        """Queue serialized frames after everything that h2 has queued, and wake the writer."""
+        self._out += self._h2.data_to_send()  # first, to keep the order of the frames
         self._out += frames
         self._bell.set()
 
     def check_backlog(self) -> None:
-        """After reading: `ConnectionFault` when a client asks for answers and does not read them."""
+        """Raise `ConnectionFault` if unsent control frames exceed `Http2Limits.max_control_backlog` bytes. Call this after each read.
+
+        Does nothing unless a `send_all` is in progress (CVE-2019-9512, CVE-2019-9515).
+        """
         if self.since is not None:
             self._out += self._h2.data_to_send()
             if len(self._out) > self._limits.max_control_backlog:
-                raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "answers are not being read", "enhance_your_calm")
+                raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many answers to control frames are unread", "enhance_your_calm")
 
     async def flushed(self) -> None:
-        """Wait until nothing is left that can be written now."""
+        """Wait until everything was sent that can be sent now. Data that is blocked by a flow-control window remains."""
         self._idle = trio.Event()
-        self._bell.set()
+        self._bell.set()  # so that `run` looks once more and then sets `_idle`, even if it is already waiting
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Write until cancelled. Trio's errors when the stream is broken."""
+        """Send batches until cancelled. Raises trio's `BrokenResourceError` or `ClosedResourceError` if the stream fails."""
         while True:
             if not self._bell.is_set():
                 self._idle.set()
                 await self._bell.wait()
-            self._bell = trio.Event()
+            self._bell = trio.Event()  # before `_gather`: a ring during `send_all` must not be lost
             while data := self._gather():
                 self.since = trio.current_time()
                 await self._stream.send_all(data)
                 self.since = None
 
     def _gather(self) -> bytes | bytearray:
+        """Return the bytes of the next batch; empty if there is nothing to send."""
         if self._answered:
             answered, self._answered = self._answered, []
             for stream in answered:
@@ -117,8 +144,10 @@ class Writer:
         return data
 
     def _write_streams(self, budget: int) -> None:
+        """Hand frames of the ready streams to h2, in order of `rank`, until about `budget` bytes are used or all streams are blocked."""
         while self._ready and budget > 0:
             before, urgency = budget, 0
+            # Sorted again in each round: a write changes the rank of an incremental stream. A copy: a write removes streams from the set.
             for stream in sorted(self._ready, key=rank) if len(self._ready) > 1 else list(self._ready):
                 if stream.priority.urgency > urgency and budget < before:
                     break  # RFC 9218 §10: as long as the more urgent ones move, it is their turn again
@@ -128,10 +157,10 @@ class Writer:
                 if budget <= 0:
                     break
             if budget == before:
-                break  # what is ready waits for the connection's window
+                break  # all ready streams wait for the connection's window
 
     def _write_stream(self, stream: Stream, budget: int) -> int:
-        """Write of one stream what its window and its share permit; how much that was."""
+        """Hand heads, data and the end of one stream to h2, as far as its window and `budget` permit. Return the bytes that were used."""
         outbox, h2, spent = stream.outbox, self._h2, 0
         if outbox.heads:
             for fields, last in outbox.heads:
@@ -158,7 +187,10 @@ class Writer:
         return spent
 
     def _write_data(self, stream: Stream, budget: int) -> tuple[int, bool]:
-        """How many bytes were written, and whether a window keeps the rest back."""
+        """Hand DATA of one stream to h2. Return the bytes written, and True if data is left in the outbox.
+
+        The last frame may exceed `budget`: its size is limited by the frame size and the window only.
+        """
         outbox, h2 = stream.outbox, self._h2
         data, most = outbox.data, self._machine.frame_size
         window = h2.local_flow_control_window(stream.id)
@@ -184,10 +216,12 @@ class Writer:
         elif data and stream.moved == math.inf:
             stream.moved = trio.current_time()
         if data and sent >= window and h2.outbound_flow_control_window > 0:
-            self._ready.discard(stream)  # its own window is closed: an update of it makes it ready again
+            # Blocked by its own window, not by the connection's: a WINDOW_UPDATE or SETTINGS frame makes it ready again (`Receiver`).
+            self._ready.discard(stream)
         return sent, bool(data)
 
     def _end(self, stream: Stream) -> None:
+        """Record that END_STREAM was handed to h2, and wake a task that waits for it."""
         stream.outbox.ending = False
         stream.outbox.heads.clear()
         stream.local_ended = True

@@ -1,4 +1,4 @@
-"""One record per transaction, and where records go."""
+"""Log records, one per transaction, and the destinations for them."""
 
 from trio_tsconnect.log._combined import combined as combined
 from trio_tsconnect.log._jsonlines import JsonLinesLog as JsonLinesLog

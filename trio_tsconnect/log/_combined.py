@@ -1,7 +1,9 @@
-"""The Combined Log Format, for programs that read the logs of web servers. The law: one record is one line, whatever a client sent.
+"""The Combined Log Format, for programs that read the logs of web servers.
 
-`%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`, escaped as Apache's httpd does it. A record knows neither user, Referer nor
-User-Agent: each is "-".
+Invariant: a record becomes exactly one line, whatever the client sent.
+
+The format is `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`, escaped as in Apache httpd. Records contain no user, Referer and
+User-Agent, so each of these is "-".
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ _NOT_IN_HOST = re.compile(r"[^0-9A-Za-z.:_\-]")
 
 @public("trio_tsconnect.log")
 def combined(record: LogRecord | Mapping[str, Any]) -> str:
-    r"""The record as one line of ASCII in the Combined Log Format, without the line end; it never raises.
+    r"""Return a record as one ASCII line in the Combined Log Format, without the line end. Never raises.
 
-    A record that was read from a log (`logstats.read_records`) will do as well.
+    Accepts a `LogRecord`, or a record that was read from a log (`logstats.read_records`).
 
-    The time is UTC, a status that was never sent and a body of no bytes are "-", and a request that could not be read is "-" as well.
+    The time is in UTC. A missing status, an empty body and a request that could not be parsed are written as "-".
 
-    >>> combined(LogRecord(time=784111777.0, client_address="192.0.2.1", method="GET", url="http://site.example/", status=200, response_bytes=5))
-    '192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET http://site.example/ HTTP/1.1" 200 5 "-" "-"'
+    >>> combined(LogRecord(time=784111777.0, client_address="192.0.2.1", method="GET", url="http://site.example/", status=200,
+    response_bytes=5)) '192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET http://site.example/ HTTP/1.1" 200 5 "-" "-"'
     """
     if not isinstance(record, LogRecord):
         record = _from_log(record)
@@ -65,6 +67,6 @@ def _escape(character: re.Match[str]) -> str:
 def _time(seconds: float) -> str:
     try:
         year, month, day, hour, minute, second = time.gmtime(seconds)[:6]
-    except (ArithmeticError, ValueError, OSError):  # no time of the calendar
+    except (ArithmeticError, ValueError, OSError):  # not a valid calendar time
         year, month, day, hour, minute, second = time.gmtime(0)[:6]
     return f"{day:02d}/{_MONTHS[month - 1]}/{year:04d}:{hour:02d}:{minute:02d}:{second:02d} +0000"

@@ -1,10 +1,14 @@
-"""JSON lines through one writer task. The law: no record is lost silently, and nobody waits for the disk but the writer.
+"""A log of JSON lines, written by one task.
 
-`write` appends to a deque. The writer sleeps while the deque is empty; the first record wakes it, it lets more come for `flush_interval`,
-turns what is there into lines between other tasks' steps, and gives them to the file in one write in a worker thread. At most
-`max_pending` records are held, counting those of a write that has not succeeded; what comes on top is dropped, and a line in its place
-in the log says how many. The writer itself never sees a cancellation: a second task turns it into `close`, and is the one that gives up
-on a disk that does not answer, in real time, for a virtual clock would not wait for a thread.
+Invariant: no record is lost without being counted, and only the writer task waits for the disk.
+
+`write` appends to a deque. The writer task sleeps while the deque is empty. The first record wakes it. It waits `flush_interval` for more,
+encodes the records in steps between which other tasks run, and writes the lines to the file in one call in a worker thread. At most
+`max_pending` records are held, including those of a write that has not succeeded yet. Further records are dropped, and a line in their
+place says how many.
+
+The writer is shielded from cancellation. A second task converts a cancellation into `close`. It also gives up on a disk that does not
+respond. It measures that time in a thread, in real time: the virtual clock of a test would not wait for the worker thread.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ _RETRY_AFTER = 1.0
 
 @attrs.define(eq=False)
 class _Gap:
-    """The place in the log where records are missing."""
+    """A position in the log at which records were dropped."""
 
     since: float
     count: int = 0
@@ -39,13 +43,13 @@ class _Gap:
 
 @public("trio_tsconnect.log")
 class JsonLinesLog(Log):
-    """One line of JSON for each record, appended to a file.
+    """A log that appends one line of JSON per record to a file.
 
-    `file` is a path, opened here and now so that what is wrong with it raises `OSError` before anything else starts, or a binary file, which
-    stays the caller's to close. A record is in the file at most `flush_interval` seconds late. More than `max_pending` records that wait
-    are dropped, counted, and told by a line ``{"dropped": N, "time": "..."}`` in their place. A write that fails is said on standard error
-    once, and tried again until it succeeds; after `close`, a failed try is the last, and one that does not return has `close_timeout`
-    seconds. A log runs once.
+    `file` is a path or a binary file. A path is opened at once, so that an error raises `OSError` before anything else starts. A binary
+    file must be closed by the caller. A record is written at most `flush_interval` seconds late. If `max_pending` records wait already,
+    further ones are dropped and counted, and a line ``{"dropped": N, "time": "..."}`` takes their place. A write that fails is reported
+    once on standard error and retried until it succeeds. After `close`, a failed write is not retried, and a write that does not return is
+    abandoned after `close_timeout` seconds. `run` can be called once.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class JsonLinesLog(Log):
     # ---- what others call --------------------------------------------------------------------------------------------------------
 
     def write(self, record: LogRecord) -> None:
-        """Take `record`, or count it as dropped when there is no room for it or the log has ended."""
+        """Accept `record`. If `max_pending` records wait already, or if the log has ended, count it as dropped."""
         pending = self._pending
         if len(pending) >= self._room:
             self._drop()
@@ -108,14 +112,14 @@ class JsonLinesLog(Log):
         last.count += 1
 
     def close(self) -> None:
-        """Let `run` write what there is and return."""
+        """Tell `run` to write the accepted records and to return."""
         self._closed.set()
         self._wake.set()
-        if not self._started and not self._pending:
+        if not self._started and not self._pending:  # `run` may never be called: close the file now
             self._finish()
 
     def reopen(self) -> None:
-        """Open the path anew, for the records from the next write on; `OSError` if that fails, and then the old file stays in use."""
+        """Reopen the path. Later writes go to the new file. Raises `OSError` if it cannot be opened; then the old file stays in use."""
         if self._path is None or self._finished.is_set():
             return
         fresh = Sink.open(self._path)
@@ -127,9 +131,12 @@ class JsonLinesLog(Log):
     # ---- the writer --------------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Write until the log is closed, or until this is cancelled, which closes it; return once everything is written."""
+        """Write records until the log is closed, then write the rest and return. Cancellation closes the log.
+
+        Raises `RuntimeError` if it is called twice.
+        """
         if self._started:
-            raise RuntimeError("a log runs once")
+            raise RuntimeError("run() of a log can be called only once; create a new log")
         self._started = True
         if self._finished.is_set():
             return
@@ -154,7 +161,7 @@ class JsonLinesLog(Log):
                     writing.cancel()
 
     async def _write_until_closed(self) -> None:
-        limiter = trio.CapacityLimiter(1)  # the common one may be full of someone else's slow threads
+        limiter = trio.CapacityLimiter(1)  # the default limiter may be used up by slow threads of other code
         due = -math.inf
         while True:
             if not self._pending:
@@ -164,18 +171,18 @@ class JsonLinesLog(Log):
                 await self._until_woken_at(max(1, self.max_pending // 2))
             due = trio.current_time() + self.flush_interval
             await self._write_pending(limiter)
-            if self._closed.is_set() and (self._batch or not self._pending):  # what is still in the batch was given up
+            if self._closed.is_set() and (self._batch or not self._pending):  # records left in the batch could not be written
                 return
 
     async def _until_woken_at(self, count: int) -> None:
-        """Wait for `count` pending records, or for something else that the writer has to see to."""
+        """Wait for `count` pending records, for `close`, or for a reopened file."""
         self._wake_at = count
         if len(self._pending) < count and not self._closed.is_set() and self._next_sink is None:
             self._wake = trio.Event()
             await self._wake.wait()
 
     async def _write_pending(self, limiter: trio.CapacityLimiter) -> None:
-        """Put in the file what is pending; what is given up stays in the batch."""
+        """Write the pending records. Records that could not be written stay in `_batch`."""
         self._batch = list(self._pending)
         self._pending.clear()
         self._room = self.max_pending - len(self._batch)
@@ -195,7 +202,7 @@ class JsonLinesLog(Log):
         return "".join(steps).encode("ascii")
 
     async def _put(self, data: bytes, limiter: trio.CapacityLimiter) -> int:
-        """Write `data`, trying until it succeeds or the log is closed; how many of its bytes are in the file."""
+        """Write `data`, with retries until it succeeds or the log is closed. Return the number of bytes written."""
         done = 0
         while True:
             done = self._change_file(data, done)
@@ -204,7 +211,7 @@ class JsonLinesLog(Log):
             try:
                 count, error = await trio.to_thread.run_sync(self._try, data, done, abandon_on_cancel=True, limiter=limiter)
             except trio.Cancelled:
-                self._stuck = True
+                self._stuck = True  # the thread goes on and may still use the file
                 raise
             done += count
             if error is None or self._closed.is_set():
@@ -213,7 +220,7 @@ class JsonLinesLog(Log):
                 await self._closed.wait()
 
     def _change_file(self, data: bytes, done: int) -> int:
-        """Go over to a reopened file, with the line that was under way from its beginning."""
+        """Switch to a reopened file, if any. Return the offset in `data` to continue at: the start of an interrupted line."""
         if self._next_sink is None:
             return done
         self._sink.close()
@@ -221,14 +228,14 @@ class JsonLinesLog(Log):
         return data.rfind(b"\n", 0, done) + 1
 
     def _try(self, data: bytes, done: int) -> tuple[int, Exception | None]:
-        """Write once, in a worker thread; tell the first failure and the end of the failures."""
+        """Write once, in a worker thread. Report the first failure, and the first success after it, on standard error."""
         count, error = self._sink.append(memoryview(data)[done:])
         if error is not None and not self._failing:
             self._failing = True
-            self._complain(f"the log {self._sink.name} cannot be written and will be tried again: {error}")
+            self._complain(f"cannot write the log {self._sink.name}, will retry: {error}")
         elif error is None and self._failing:
             self._failing = False
-            self._complain(f"the log {self._sink.name} is written again")
+            self._complain(f"the log {self._sink.name} can be written again")
         return count, error
 
     def _finish(self) -> None:
@@ -240,7 +247,7 @@ class JsonLinesLog(Log):
         self._room = 0
         if self._next_sink is not None:
             self._next_sink.close()
-        if not self._stuck:  # a thread may still be using it
+        if not self._stuck:  # an abandoned thread may still use the file
             self._sink.close()
         if left:
             untold = lost + sum(item.count for item in left if isinstance(item, _Gap))
@@ -256,14 +263,14 @@ class JsonLinesLog(Log):
 
 @public("trio_tsconnect.log")
 class StderrLog(JsonLinesLog):
-    """One line of JSON for each record on standard error, as it is when the log is made; otherwise as `JsonLinesLog`."""
+    """A `JsonLinesLog` on standard error, as it is when the log is created."""
 
     def __init__(self, *, flush_interval: float = 0.2, max_pending: int = 65536, close_timeout: float = 5.0) -> None:
         file = getattr(sys.stderr, "buffer", None) or open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
         super().__init__(file, flush_interval=flush_interval, max_pending=max_pending, close_timeout=close_timeout)
 
     def _complain(self, text: str) -> None:
-        """Where it would be said is what failed."""
+        """Do nothing: messages go to standard error, which is what failed."""
 
 
 def _count_records(items: list[LogRecord | _Gap]) -> int:

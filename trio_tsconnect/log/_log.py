@@ -1,4 +1,7 @@
-"""Where records go. The law: `Log.write` neither waits nor raises, so a log can never hurt the transaction it tells of."""
+"""`Log`, the destination for log records.
+
+Invariant: `Log.write` neither blocks nor raises, so a log cannot delay or fail a transaction.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +15,35 @@ from trio_tsconnect.log._record import LogRecord
 
 @public("trio_tsconnect.log")
 class Log(abc.ABC):
-    """Somewhere for records to go. One task runs it; whoever has a record writes it; whoever owns it closes it."""
+    """A destination for log records. One task calls `run`, any task of the same trio run calls `write`, and the owner calls `close`."""
 
     written: int = 0
-    """Records that have reached their destination."""
+    """Number of records that reached the destination."""
     dropped: int = 0
-    """Records that never will."""
+    """Number of records that are lost."""
 
     @abc.abstractmethod
     def write(self, record: LogRecord) -> None:
-        """Take `record`. Never blocks and never raises; to be called from the trio thread."""
+        """Accept `record`. Never blocks and never raises. Must be called in the trio thread."""
 
     @abc.abstractmethod
     async def run(self) -> None:
-        """Carry records to their destination until the log is closed and all are there.
+        """Write records to the destination until the log is closed and all accepted records are written.
 
-        Cancelling it closes the log, and still writes what was taken before, within a bound.
+        Cancellation closes the log. Records accepted before are still written, within a time limit.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ask `run` to write what it has and return; never blocks, and may be called twice."""
+        """Tell `run` to write the accepted records and to return. Never blocks. May be called more than once."""
 
     def reopen(self) -> None:  # noqa: B027 - most logs have nothing to reopen
-        """Let go of a file that was renamed, and go on in a new one of the old name; nothing to do for a log without one."""
+        """Reopen the log file by its path, after it was renamed by log rotation. Does nothing for a log without a file."""
 
 
 @public("trio_tsconnect.log")
 class MemoryLog(Log):
-    """A log for tests: the records themselves, in the order in which their transactions ended."""
+    """A log for tests. `records` has the records in the order in which their transactions ended."""
 
     def __init__(self) -> None:
         self.written: int = 0
@@ -48,20 +51,20 @@ class MemoryLog(Log):
         self._closed = trio.Event()
 
     def write(self, record: LogRecord) -> None:
-        """Keep `record`, also when the log is closed."""
+        """Append `record` to `records`, also after the log was closed."""
         self.records.append(record)
         self.written += 1
 
     async def run(self) -> None:
-        """Wait to be closed."""
+        """Wait until the log is closed."""
         await self._closed.wait()
 
     def close(self) -> None:
-        """End `run`; what was kept stays."""
+        """End `run`. The records are kept."""
         self._closed.set()
 
     def clear(self) -> None:
-        """Forget the records kept so far; the counts stay."""
+        """Remove all records. The counts do not change."""
         self.records.clear()
 
     def __repr__(self) -> str:

@@ -1,4 +1,7 @@
-"""What is known of one transaction once it has ended. The law: whatever is in a record, it becomes exactly one line of valid JSON."""
+"""`LogRecord`: the data logged for one transaction.
+
+Invariant: a record becomes exactly one line of valid JSON, whatever it contains.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ _LARGEST_INT_BITS = 2000
 @public("trio_tsconnect.log")
 @attrs.frozen
 class Ended:
-    """How a transaction ended: one cause, in the words *who*, *why* and *in which state*."""
+    """How a transaction ended: who caused it, why, and in which state."""
 
     by: str
-    """Whose doing it was: ``client``, ``origin``, ``proxy`` or ``plugin``."""
+    """Party that caused the end: ``client``, ``origin``, ``proxy`` or ``plugin``."""
     why: str
-    """The cause in snake case, ``complete`` when nothing went wrong."""
+    """Cause in snake case; ``complete`` if nothing failed."""
     state: str
-    """The state of the transaction in which it happened."""
+    """State of the transaction at that moment."""
 
 
 _NOT_SAID = Ended(by="proxy", why="unknown", state="unknown")
@@ -37,72 +40,72 @@ _NOT_SAID = Ended(by="proxy", why="unknown", state="unknown")
 @public("trio_tsconnect.log")
 @attrs.define(eq=False, kw_only=True)
 class LogRecord:
-    """One transaction, as the log tells it; the only thing that formats, statistics and post-processing read.
+    """The log record of one transaction. Formats, statistics and post-processing read nothing else.
 
     The fields have the names and the order of the JSON line. `tag` and `id` are Traffic Server's ``pitag`` and ``piid``.
     """
 
     time: float = 0.0
-    """When the transaction began, in Unix seconds; ISO 8601 in UTC with microseconds in JSON."""
+    """Start of the transaction in Unix seconds. In JSON: ISO 8601 in UTC, with microseconds."""
     session: int = 0
-    """The HTTP/1 session that served it; a virtual connection has one of its own."""
+    """Number of the HTTP/1 session that served it. Each virtual connection has its own session."""
     client_connection: int = 0
-    """The connection of the real client; for the tag ``h2`` it equals `id`."""
+    """Number of the network connection of the client. For the tag ``h2`` it equals `id`."""
     stream: int | None = None
-    """The real client's stream within its connection, where its protocol has streams."""
+    """Stream number within the network connection of the client; None if its protocol has no streams."""
     transaction: int = 0
-    """This transaction, unique in the process."""
+    """Number of the transaction, unique in the process."""
     parent: int | None = None
-    """The transaction that opened the connection on which this one came; None for a root."""
+    """Number of the transaction that opened the connection of this one; None for a root."""
     root: int = 0
-    """The first ancestor; a root names itself."""
+    """Number of the topmost ancestor; its own number for a root."""
     depth: int = 0
-    """How many ancestors there are."""
+    """Number of ancestors; 0 for a root."""
     detached: bool = False
-    """Whether it may outlive its parent."""
+    """True if it may outlive its parent."""
     client_address: str | None = None
-    """The host on whose behalf the request is, as the socket or the opener says; absent when it is not known."""
+    """Address of the client, as given by the socket or by the opener of the connection; None if unknown."""
     client_protocol: str = "http/1.1"
-    """What the real client speaks: ``http/1.1``, ``http/1.0`` or ``h2``."""
+    """Protocol of the client: ``http/1.1``, ``http/1.0`` or ``h2``."""
     tag: str | None = None
-    """What the opener of the connection called it."""
+    """Tag given by the opener of the connection."""
     id: int = 0
-    """What the opener of the connection numbered it; 0 is not set."""
+    """Number given by the opener of the connection; 0 means not set."""
     internal: bool = False
-    """Whether the request is the process's own rather than made for a network client."""
+    """True if the request is internal: made by this process for itself, not for a client."""
     method: str | None = None
-    """The method as received; None when no request could be read."""
+    """Method as received; None if no request could be parsed."""
     url: str | None = None
-    """The absolute URI asked for, before remapping; where the end came before the remap table was asked, the target as on the request line."""
+    """Absolute request URI before remapping. If the transaction ended before remapping, the target as received in the request line."""
     origin_url: str | None = None
-    """The absolute URI that was asked of the origin, after remapping."""
+    """Absolute URI at the origin, after remapping."""
     remap_rule: str | None = None
-    """The rule that matched."""
+    """Remap rule that matched (its `from`); None if there is none."""
     status: int | None = None
-    """The status sent to the client."""
+    """Status sent to the client; None if none was sent."""
     origin_status: int | None = None
-    """The status received from the origin."""
+    """Last status received from the origin; None if there was none."""
     request_bytes: int = 0
-    """Bytes of body read from the client."""
+    """Bytes of the request body received from the client."""
     response_bytes: int = 0
-    """Bytes of body handed to the client's connection; the last of a response that was cut may not have gone out."""
+    """Bytes of the response body passed to the connection of the client. The last bytes of a truncated response may not have been sent."""
     origin_connection: int | None = None
-    """The connection to the origin that carried it."""
+    """Number of the origin connection; None if there was none."""
     origin_reused: bool | None = None
-    """Whether that connection had carried another transaction before."""
+    """True if that connection was used by another transaction before."""
     attempts: int = 0
-    """How many times the request was sent to an origin."""
+    """Number of attempts at an origin."""
     milestones: dict[str, float] = attrs.Factory(dict)
-    """State to the seconds after `time` at which it was entered; microseconds in JSON."""
+    """For each state that was entered, the seconds from `time` to that moment. In JSON: rounded to microseconds."""
     ended: Ended = _NOT_SAID
-    """How it ended."""
+    """How the transaction ended."""
     plugin: dict[str, Any] = attrs.Factory(dict)
-    """What plugins added, by their name. It is read when the line is written, so do not change it after the record was handed over."""
+    """Entries of plugins, by plugin name. They are read when the line is written, so do not change them after the record was written."""
     deadline_left: dict[str, float] | None = None
-    """State to the seconds that were left until the deadline when it was entered; None without a deadline."""
+    """For each state that was entered, the seconds left until the deadline at that moment; None without a deadline."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The record by its JSON names, in order; what is absent is None, and what plugins added is as they gave it."""
+        """Return the record as a dict with the names and the order of the JSON line. Missing values are None; `plugin` is not copied."""
         ended = self.ended
         return {
             "time": iso_time(self.time),
@@ -137,9 +140,9 @@ class LogRecord:
         }
 
     def to_json(self) -> str:
-        """The record as one line of ASCII JSON, without the line end; it never raises.
+        """Return the record as one line of ASCII JSON, without the line end. Never raises.
 
-        A plugin's value that JSON cannot say is its `repr`, and a number that is not finite is null.
+        A plugin value that JSON cannot represent is written as its `repr`. A number that is not finite is written as null.
         """
         return to_json_line(self.as_dict())
 
@@ -148,22 +151,22 @@ _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", 
 
 
 def to_json_line(fields: dict[str, Any]) -> str:
-    """`fields` as one line of ASCII JSON, whatever is in them."""
+    """Return `fields` as one line of ASCII JSON, whatever they contain."""
     try:
         return _encode(fields)
-    except Exception:  # noqa: BLE001 - a NaN, a key that is no string, a cycle, a repr that raises: rare, so found out by failing
+    except Exception:  # noqa: BLE001 - NaN, a key that is not a str, a cycle, a repr that raises: rare, so not checked before
         return _encode(_plain(fields, 0))
 
 
 def _to_micros(milestones: dict[str, float]) -> dict[str, float]:
     try:
         return {name: int(seconds * _MICRO + 0.5) / _MICRO for name, seconds in milestones.items()}  # three times as fast as round()
-    except (ArithmeticError, ValueError):  # not finite: the encoder's business
+    except (ArithmeticError, ValueError):  # not finite: handled by the encoder
         return dict(milestones)
 
 
 def _plain(value: object, depth: int) -> object:
-    """`value` made of nothing but what every JSON parser takes."""
+    """Return a copy of `value` with only types and numbers that every JSON parser accepts."""
     match value:
         case None | bool() | str():
             return value
@@ -182,14 +185,14 @@ def _plain(value: object, depth: int) -> object:
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except BaseException as error:  # anyone's repr
+    except BaseException as error:  # the repr of a plugin's object may raise anything
         if sort_out(error)[1] is not None:
             raise
         return f"<{type(value).__name__}: repr failed with {type(error).__name__}>"
 
 
 def iso_time(seconds: float) -> str | None:
-    """Unix time as ``2026-11-22T20:55:04.123456Z``; None for what is no time of the calendar."""
+    """Return a Unix time as ``2026-11-22T20:55:04.123456Z``, or None if it is not a valid calendar time."""
     try:
         whole, micros = divmod(round(seconds * _MICRO), _MICRO)
         return f"{_iso_second(whole)}.{micros:06d}Z"
@@ -201,5 +204,5 @@ def iso_time(seconds: float) -> str | None:
 def _iso_second(seconds: int) -> str:
     year, month, day, hour, minute, second = time.gmtime(seconds)[:6]
     if not 1 <= year <= 9999:
-        raise ValueError("a year of four digits was expected")
+        raise ValueError("expected a year of four digits")
     return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}"

@@ -1,4 +1,7 @@
-"""A file that lines are appended to. The law: what was written is known to the byte, so a failed write is taken up where it stopped."""
+"""A file that lines are appended to.
+
+Invariant: the number of bytes written is always known, so a failed write continues where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,23 @@ from typing import BinaryIO
 _LONGEST_WAIT = 1.0
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
-)  # select itself ends at descriptor 1023
+)  # select() supports descriptors up to 1023 only
 
 
 class Sink:
-    """A binary file, unbuffered if it can be; `append` blocks, so it belongs in a worker thread."""
+    """A binary file, unbuffered if possible. `append` blocks, so call it in a worker thread."""
 
     def __init__(self, file: BinaryIO, name: str, *, ours: bool) -> None:
         with contextlib.suppress(OSError, ValueError):
             file.flush()
         self.name = name
-        # Past a buffer, nobody could say how much of a failed write went out.
+        # Bypass the buffer: with one, the number of bytes written before a failure would be unknown.
         self._file: BinaryIO = getattr(file, "raw", file)
         self._ours = ours
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Sink:
-        """Open `path` for appending, after the line that a killed process may have left unfinished."""
+        """Open `path` for appending. Ends an incomplete last line, which a killed process may have left. Raises `OSError`."""
         file = open(path, "ab", buffering=0)  # noqa: SIM115 - it lives as long as the sink
         sink = cls(file, os.fspath(path), ours=True)
         try:
@@ -41,7 +44,7 @@ class Sink:
         return sink
 
     def append(self, data: memoryview) -> tuple[int, Exception | None]:
-        """Write `data`; how much of it went out, and what stopped the rest."""
+        """Write `data`. Return the number of bytes written, and the exception that prevented the rest, or None."""
         done = 0
         try:
             while done < len(data):
@@ -51,20 +54,20 @@ class Sink:
                 else:
                     done += count
             self._file.flush()
-        except Exception as error:  # noqa: BLE001 - anyone's file object; the log outlives it
+        except Exception as error:  # noqa: BLE001 - the file object of a caller may raise anything, and the log goes on
             return done, error
         return done, None
 
     def _wait_for_room(self) -> None:
-        """Nothing went out of a descriptor that someone made non-blocking, as terminals and pipes that are shared can be."""
+        """Wait until the descriptor is writable: shared terminals and pipes may be non-blocking. Raises `BlockingIOError` after 1 s."""
         with _Selector() as selector:
             selector.register(self._file, selectors.EVENT_WRITE)
             ready = selector.select(_LONGEST_WAIT)
         if not ready:
-            raise BlockingIOError(errno.EAGAIN, "the reader does not keep up")
+            raise BlockingIOError(errno.EAGAIN, "the reader of the log reads too slowly")
 
     def close(self) -> None:
-        """Close the file, unless it is someone else's."""
+        """Close the file, unless it belongs to the caller."""
         if self._ours:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -78,12 +81,12 @@ def _ends_within_a_line(path: str | os.PathLike[str], descriptor: int) -> bool:
         with open(path, "rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
-    except OSError:  # one may be allowed to append and not to read
+    except OSError:  # the file may be writable but not readable
         return False
 
 
 def complain(text: str) -> None:
-    """Say `text` on standard error, if there is one."""
+    """Print `text` on standard error, if there is one. Never raises `OSError`."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"trio_tsconnect: {text}\n")
         sys.stderr.flush()

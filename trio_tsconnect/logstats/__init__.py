@@ -1,4 +1,4 @@
-"""Post-processing: what a log says, counted, related and joined with other logs."""
+"""Post-processing of logs: counts, trees of transactions, and joins with other logs."""
 
 from trio_tsconnect.logstats._join import Joined as Joined
 from trio_tsconnect.logstats._join import join as join

@@ -1,4 +1,4 @@
-"""Joining the log with a plugin's own. The law: what was not set matches nothing."""
+"""Join the proxy's log with a plugin's own log. Invariant: a field that was not set matches nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 @public("trio_tsconnect.logstats")
 def join(records: Iterable[AnyRecord], rows: Iterable[Row], on: Sequence[str] = ("tag", "id")) -> Joined[Row]:
-    """Each record with each row that has the same values in the fields named by `on`, in the order of the records; counted (`Joined`).
+    """Return an iterator over pairs of a record and a row with the same values in the fields `on`, in the order of the records.
 
-    Rows are held in memory, records are not. Values are compared as text, so that the ``"42"`` of a CSV file matches the 42 of a record. A field
-    that is absent or None, and an `id` of 0, matches nothing. `ValueError` when a record has no field of such a name.
+    Rows are held in memory, records are not. Values are compared as text, so the ``"42"`` of a CSV file matches the 42 of a record. A field
+    that is absent or None, and an `id` of 0, matches nothing. The iterator counts what matched (`Joined`); it raises `ValueError` if a
+    record has no field of such a name.
     """
     if isinstance(on, str) or not on:
         raise ValueError(f"on must be a sequence of field names, not {on!r}")
@@ -35,21 +36,21 @@ def join(records: Iterable[AnyRecord], rows: Iterable[Row], on: Sequence[str] = 
 
 @public("trio_tsconnect.logstats")
 class Joined(Iterator[tuple[Mapping[str, Any], Row]]):
-    """The pairs of `join`, as they are asked for, with the counts that tell why there are few; `to_text` says them in a line."""
+    """An iterator over the pairs of `join`. Its counts show why records or rows did not match; `to_text` returns them as a line."""
 
     def __init__(
         self, records: Iterable[AnyRecord], by_key: dict[tuple[str, ...], list[Row]], on: Sequence[str], rows: int, without: int
     ) -> None:
         self.rows: int = rows
-        """Rows there are."""
+        """The number of rows."""
         self.rows_without_key: int = without
-        """Rows in which a field of the key is absent, None, or an `id` of 0."""
+        """The number of rows in which a field of the key is absent or None, or the `id` is 0."""
         self.records: int = 0
-        """Records read so far."""
+        """The number of records read so far."""
         self.records_without_key: int = 0
-        """Those in which a field of the key is None, or an `id` of 0."""
+        """The number of records in which a field of the key is None, or the `id` is 0."""
         self.matched: int = 0
-        """Those that have met a row."""
+        """The number of records that matched at least one row."""
         self._on = tuple(on)
         self._by_key = by_key
         self._met: set[tuple[str, ...]] = set()
@@ -57,14 +58,14 @@ class Joined(Iterator[tuple[Mapping[str, Any], Row]]):
 
     @property
     def rows_unmatched(self) -> int:
-        """Rows with a key that has met no record so far."""
+        """The number of rows that have a key and have matched no record so far."""
         return self.rows - self.rows_without_key - sum(len(self._by_key[key]) for key in self._met)
 
     def to_text(self) -> str:
-        """What met, and what did not."""
+        """Return the counts of matches and of what did not match, as one line."""
         return (
-            f"{self.matched} of {self.records} records met a row by {', '.join(self._on)} ({self.records_without_key} have no such key); "
-            f"{self.rows_unmatched + self.rows_without_key} of {self.rows} rows met no record ({self.rows_without_key} have no such key)"
+            f"{self.matched} of {self.records} records matched a row by {', '.join(self._on)} ({self.records_without_key} have no key); "
+            f"{self.rows_unmatched + self.rows_without_key} of {self.rows} rows matched no record ({self.rows_without_key} have no key)"
         )
 
     def __next__(self) -> tuple[Mapping[str, Any], Row]:

@@ -1,4 +1,4 @@
-"""Reading logs. The law: a line that is no record is never passed over without being counted or named."""
+"""Read logs. Invariant: a line that is not a record is either counted or named in an exception. Only empty lines are ignored."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ AnyRecord = LogRecord | Mapping[str, Any]
 
 @public("trio_tsconnect.logstats")
 class Records(Iterator[dict[str, Any]]):
-    """The records of some files, read as they are asked for, with the counts of what is missing among those read so far."""
+    """An iterator over the records of some files, which reads them line by line. It counts what is missing in the lines read so far."""
 
     def __init__(self, paths: tuple[Path, ...], on_error: Literal["raise", "skip"]) -> None:
         self.dropped: int = 0
-        """Records that the log says it had to drop."""
+        """The number of records that the log dropped, as it states itself."""
         self.skipped: int = 0
-        """Lines that are no records; always 0 when such lines raise."""
+        """The number of lines that are not records; always 0 if `on_error` is "raise"."""
         self._on_error = on_error
         self._records = self._read(paths)
 
@@ -75,7 +75,7 @@ _TEXTS = ("time", "tag", "method", "url", "client_protocol")
 
 
 def _odd_field(fields: Mapping[str, Any]) -> str | None:
-    """The first field that is of no kind that a log has, of those that are counted, compared or followed."""
+    """Return the name of the first field whose type is wrong; None if all are valid. Checks only the fields that this package uses."""
     for name in _NUMBERS:
         if type(fields.get(name)) not in (int, NoneType):
             return name
@@ -90,10 +90,12 @@ def _odd_field(fields: Mapping[str, Any]) -> str | None:
 
 @public("trio_tsconnect.logstats")
 def read_records(*paths: Path, on_error: Literal["raise", "skip"] = "raise") -> Records:
-    """The records of JSON-lines logs, one file after another; ``-`` is standard input, and names in ``.gz`` are decompressed.
+    """Return an iterator over the records of JSON-lines logs, one file after another.
 
-    A line that is no record raises `ValueError` with file and line, or is counted in ``.skipped``. The lines in which a log says how many
-    records it dropped are no records: they are added up in ``.dropped``. Give rotated files oldest first.
+    ``-`` is standard input. Files whose names end with ``.gz`` are decompressed. Give rotated files oldest first.
+
+    A line that is not a record raises `ValueError` with file and line; with `on_error="skip"` it is counted in ``.skipped``. A line that
+    states how many records the log dropped is not returned: these numbers are added up in ``.dropped``.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
@@ -107,15 +109,15 @@ def _open(name: str) -> AbstractContextManager[Iterable[bytes]]:
 
 
 def is_gap(fields: Mapping[str, Any]) -> bool:
-    """Whether this is the line that stands for records which the log dropped."""
+    """Return True if this line states how many records the log dropped."""
     return "transaction" not in fields and isinstance(fields.get("dropped"), int)
 
 
 def of_each_run(records: Iterable[AnyRecord]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Each record by its JSON names, with the number of the proxy's run it belongs to.
+    """Yield each record as a mapping by JSON names, with the number of the proxy's run to which it belongs, counted from 0.
 
-    Numbers are unique in a process, and a log is appended to when the proxy starts again: a transaction that is there a second time
-    belongs to the next run.
+    Transaction numbers are unique within a process, and a restarted proxy appends to the same log. So a transaction number that occurs a
+    second time starts the next run.
     """
     run = 0
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""The counts that virtual connections' tags and ids were made for. The law: what a plugin asked for is never counted as a client's doing."""
+"""Count connections, streams and statuses in a log. Invariant: requests of plugins are never counted as requests of a client."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ _MOST_CONNECTIONS_SHOWN = 20
 @public("trio_tsconnect.logstats")
 @attrs.frozen(kw_only=True)
 class Spread:
-    """The least, the middle and the greatest of some counts."""
+    """The minimum, median and maximum of some counts."""
 
     min: int
-    """The least."""
+    """The minimum."""
     median: float
-    """As many are below as above."""
+    """The median."""
     max: int
-    """The greatest."""
+    """The maximum."""
 
 
 @public("trio_tsconnect.logstats")
 @attrs.frozen(kw_only=True)
 class Summary:
-    """What a log says in numbers."""
+    """The counts of a log."""
 
     transactions: int
-    """How many records there are."""
+    """The number of records."""
     client_connections: Mapping[str, int]
-    """Connections by the client's protocol; the process's own count as ``internal``, or ``internal/TAG`` when their opener gave a tag."""
+    """Connections by client protocol. Those of the process itself are ``internal``, or ``internal/TAG`` if their opener set a tag."""
     streams_per_connection: Mapping[int | str, int]
     """HTTP/2 streams by client connection. From the second run of the proxy in one log on, the key is ``"RUN:CONNECTION"``."""
     statuses: Mapping[str, Mapping[str, int]]
-    """Transactions by tag (``-`` without one) and class of the status sent (``none`` without one)."""
+    """Transactions by tag (``-`` without one) and by class of the status sent (``none`` without one)."""
     ended: Mapping[str, int]
-    """Transactions by why they ended, the most frequent first."""
+    """Transactions by the reason why they ended, most frequent first."""
     dropped: int
-    """Records that the log says it had to drop."""
+    """The number of records that the log dropped, as it states itself."""
     skipped: int
-    """Lines that could not be read as records."""
+    """The number of lines that are not records."""
 
     @property
     def streams(self) -> Spread | None:
-        """The spread of HTTP/2 streams over client connections; None without any."""
+        """The spread of HTTP/2 streams per client connection; None if there are no streams."""
         counts = list(self.streams_per_connection.values())
         return Spread(min=min(counts), median=statistics.median(counts), max=max(counts)) if counts else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The summary as JSON would have it."""
+        """Return the summary as a JSON-serializable dict."""
         spread = self.streams
         return {
             "transactions": self.transactions,
@@ -76,7 +76,7 @@ class Summary:
         }
 
     def to_text(self) -> str:
-        """The summary as aligned tables for a terminal."""
+        """Return the summary as aligned tables for a terminal. Unprintable characters are escaped."""
         parts = [
             f"transactions: {self.transactions}",
             _table("client connections", ("protocol", "connections"), self.client_connections.items()),
@@ -85,9 +85,9 @@ class Summary:
             _table("transactions by how they ended", ("why", "transactions"), self.ended.items()),
         ]
         if self.dropped:
-            parts.append(f"records dropped by the log, and missing above: {self.dropped}")
+            parts.append(f"records dropped by the log, not counted above: {self.dropped}")
         if self.skipped:
-            parts.append(f"lines that are no records: {self.skipped}")
+            parts.append(f"lines that are not records: {self.skipped}")
         return "\n\n".join(parts)
 
     def _streams_table(self) -> str:
@@ -102,7 +102,7 @@ class Summary:
         busiest = sorted(counts.items(), key=lambda item: -item[1])[:_MOST_CONNECTIONS_SHOWN]
         text = _table(title, ("connection", "streams"), busiest)
         hidden = len(counts) - len(busiest)
-        return text + f"\n  and {hidden} more connections with no more streams" if hidden else text
+        return text + f"\n  and {hidden} more connections, with fewer or as many streams" if hidden else text
 
     def _classes(self) -> list[str]:
         return [*_CLASSES, *sorted({name for counts in self.statuses.values() for name in counts if name not in _CLASSES})]
@@ -113,10 +113,10 @@ class Summary:
 
 @public("trio_tsconnect.logstats")
 def summarize(records: Iterable[AnyRecord]) -> Summary:
-    """Count `records`: what `read_records` returns, dicts of a line each, or a log's `LogRecord` values.
+    """Count `records` and return the counts. `records` are the result of `read_records`, dicts of one line each, or `LogRecord` values.
 
-    An HTTP/2 stream is a root transaction with the tag ``h2``: what a plugin asked for on a stream's behalf is a child, and no stream of that
-    client.
+    An HTTP/2 stream is a root transaction with the tag ``h2``. A request that a plugin makes on behalf of a stream is a child, and is not
+    counted as a stream of that client.
     """
     transactions = gaps = 0
     connections: defaultdict[str, set[object]] = defaultdict(set)
@@ -147,9 +147,9 @@ def summarize(records: Iterable[AnyRecord]) -> Summary:
 
 
 def _client_connection(record: Mapping[str, Any]) -> tuple[str, object]:
-    """What a record's connection is counted under, and what tells it from others there."""
+    """Return the label under which a record's connection is counted, and its identity among the connections with that label."""
     session = ("session", record.get("session"))
-    if record.get("internal"):  # its client connection, if it has one, is that of the transaction it serves
+    if record.get("internal"):  # not by client_connection: if set, that belongs to the transaction on whose behalf this one runs
         tag = record.get("tag")
         return (f"internal/{tag}" if tag else "internal"), session
     return str(record.get("client_protocol") or "-"), record.get("client_connection") or session
@@ -174,5 +174,5 @@ def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def _printable(text: str) -> str:
-    """A log holds what strangers sent: nothing of it may steer the reader's terminal."""
+    """Escape unprintable characters. A log contains text from clients, which must not send control sequences to the reader's terminal."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""Which transaction caused which. The law: every record is in the tree exactly once, whatever is missing from the log."""
+"""Trees of transactions and their children. Invariant: every record is in the tree exactly once, even if other records are missing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trio_tsconnect.logstats._read import AnyRecord, is_gap, of_each_run
 @public("trio_tsconnect.logstats")
 @attrs.define(eq=False)
 class Node:
-    """A transaction, and those that it caused."""
+    """A transaction and its children."""
 
     record: Mapping[str, Any]
     """The record, by its JSON names."""
     children: list[Node] = attrs.Factory(list)
-    """What it caused, in the order in which it began, detached transactions included."""
+    """The children, detached ones included, in the order in which they began."""
 
     def walk(self) -> Iterator[tuple[int, Node]]:
-        """This node and all below it, each before its children, with how far below it is."""
+        """Yield this node and all its descendants with their depth, each node before its children. The depth of this node is 0."""
         waiting = [(0, self)]
         while waiting:
             depth, node = waiting.pop()
@@ -32,9 +32,9 @@ class Node:
 
 @public("trio_tsconnect.logstats")
 def tree(records: Iterable[AnyRecord]) -> list[Node]:
-    """The roots of the transactions in `records`, in the order in which they began.
+    """Return the root transactions of `records`, in the order in which they began.
 
-    A transaction whose parent is not in the log (still alive, dropped, or rotated away) stands as a root.
+    A transaction whose parent is not in the log (still active, dropped, or rotated away) is a root.
     """
     nodes: list[tuple[int, Node]] = [(run, Node(fields)) for run, fields in of_each_run(records) if not is_gap(fields)]
     by_number = {(run, node.record.get("transaction")): node for run, node in nodes}
@@ -51,12 +51,15 @@ def tree(records: Iterable[AnyRecord]) -> list[Node]:
 
 
 def _began(node: Node) -> tuple[str, int]:
-    """ISO times of one format sort as text; a transaction's number settles what began in the same microsecond."""
+    """Return a sort key. ISO times in one format sort as text; transactions that began in the same microsecond sort by number."""
     return str(node.record.get("time") or ""), node.record.get("transaction") or 0
 
 
 def _descends(node: Node, ancestor: Node, parents: Mapping[Node, Node]) -> bool:
-    """No proxy writes a log in which this is true; but anyone may have edited one."""
+    """Return True if `node` is `ancestor` or one of its descendants.
+
+    The proxy never writes such a cycle. An edited log may contain one: without this check its records would be in no tree.
+    """
     above: Node | None = node
     while above is not None:
         if above is ancestor:

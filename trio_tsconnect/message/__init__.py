@@ -1,4 +1,4 @@
-"""What HTTP means: values and rules, without any I/O. Nothing here waits, opens or knows of a loop; everything can be tested by calling it."""
+"""The semantics of HTTP: values and rules without I/O. No function here blocks, opens a resource, or needs an event loop."""
 
 from __future__ import annotations
 

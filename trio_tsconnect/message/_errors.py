@@ -1,4 +1,4 @@
-"""Whose message was bad is the type; the status, the cause and one sentence are attributes."""
+"""Errors of received messages. The type names the party whose message is invalid; status, cause and detail are attributes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from trio_tsconnect._util import public
 
 @public("trio_tsconnect.message")
 class MessageError(Exception):
-    """A message that must be neither accepted nor forwarded."""
+    """A message that is invalid, and is neither accepted nor forwarded."""
 
     default_status: ClassVar[int] = 500
 
     status: int
-    """The status the client gets."""
+    """The status that is sent to the client."""
     cause: str
-    """Short snake_case name of the offence, for the log."""
+    """Short snake_case name of the error, for the log."""
     detail: str
-    """One sentence for a person; it may quote what was received, so it needs sanitising before it goes into a page."""
+    """One sentence for people. It may quote received bytes, so it must be escaped before it is shown on a page."""
 
     def __init__(self, cause: str, detail: str, status: int | None = None) -> None:
         self.cause = cause
@@ -32,13 +32,13 @@ class MessageError(Exception):
 
 @public("trio_tsconnect.message")
 class BadRequest(MessageError):
-    """The client's message is at fault."""
+    """The client's message is invalid."""
 
     default_status = 400
 
 
 @public("trio_tsconnect.message")
 class BadResponse(MessageError):
-    """The origin's message is at fault."""
+    """The origin's message is invalid."""
 
     default_status = 502

@@ -1,7 +1,7 @@
-"""What happens when something goes wrong: one total function from the failure to the status, whose fault it was, and whether to try again.
+"""The failures of a transaction, and what follows from each: the status, the responsible party, and if a retry may help.
 
-The one law: every way in which a transaction can fail is a member here, and `outcome` has an answer for each; mypy proves it. A client that leaves
-is never an origin's failure.
+Invariant: every way in which a transaction can fail is a member of `Failure`, and `outcome` handles each of them; mypy verifies this with
+`assert_never`. A client that closes its connection never counts as a failure of the origin.
 """
 
 from __future__ import annotations
@@ -19,92 +19,93 @@ Party: TypeAlias = Literal["client", "origin", "proxy", "plugin"]
 
 @public("trio_tsconnect.message")
 class Failure(enum.Enum):
-    """One way in which a transaction fails; the value is its cause in the log."""
+    """One way in which a transaction fails. The value is its cause in the log."""
 
     TARGET_TOO_LONG = "target_too_long"
-    """The request line crossed its limit."""
+    """The request line exceeded its limit."""
     HEAD_TOO_LARGE = "head_too_large"
-    """The request head crossed its limit of bytes or fields."""
+    """The request head exceeded its limit of bytes or fields."""
     REQUEST_TOO_LARGE = "request_too_large"
-    """The request body crossed its limit."""
+    """The request body exceeded its limit."""
     HEADER_TIMEOUT = "header_timeout"
-    """The request head did not arrive whole in time."""
+    """The request head was not received completely in time."""
     REQUEST_BODY_TIMEOUT = "request_body_timeout"
-    """The request body stopped arriving."""
+    """The client stopped sending the request body."""
     CLIENT_GONE = "client_gone"
-    """The client left before it had its response, or before it had sent its request whole."""
+    """The client closed its connection before it received the response, or before it sent the complete request."""
     CLIENT_TIMEOUT = "client_timeout"
-    """The client stopped reading its response."""
+    """The client stopped reading the response."""
     CLIENT_STALLED = "client_stalled"
-    """The client held a connection that others waited for, and neither sent of its request nor read of its response."""
+    """The client occupied an origin connection that others waited for, and neither sent its request nor read its response."""
     NO_REMAP_RULE = "no_remap_rule"
-    """No rule matches and none of the other ways to an origin is open."""
+    """No remap rule matches, and no other way to an origin is allowed."""
     ACCESS_DENIED = "access_denied"
-    """An access rule says no."""
+    """An access rule denied the request."""
     CONNECT_DENIED = "connect_denied"
-    """CONNECT is not permitted, or not to this host and port."""
+    """CONNECT is not allowed, or not to this host and port."""
     DESCENDANTS = "descendants"
-    """The tree of internal requests had as many as `http.max_descendants` allows."""
+    """The tree of internal requests reached `http.max_descendants`."""
     LOOP = "loop"
-    """Via says that the request has been here before."""
+    """Via shows that this proxy has already forwarded the request."""
     ORIGIN_NAME_NOT_FOUND = "origin_name_not_found"
-    """The origin's name has no address."""
+    """The name of the origin has no address."""
     ORIGIN_REFUSED = "origin_refused"
     """No address of the origin accepted a connection."""
     NO_DESCRIPTORS = "no_descriptors"
-    """The system gives the proxy no more descriptors (`ulimit -n`), so it cannot connect to the origin."""
+    """The proxy has no free file descriptors (`ulimit -n`), so it cannot connect to the origin."""
     ORIGIN_TLS = "origin_tls"
-    """The TLS handshake with the origin failed, or its certificate was not accepted."""
+    """The TLS handshake with the origin failed, or the certificate of the origin was rejected."""
     ORIGIN_CONNECT_TIMEOUT = "origin_connect_timeout"
-    """No connection to the origin came about in time."""
+    """No connection to the origin was established in time."""
     ORIGIN_BUSY = "origin_busy"
-    """The origin had its full number of connections, and none came free in time."""
+    """The origin had its maximum number of connections, and none was released in time."""
     ORIGIN_RESPONSE_TIMEOUT = "origin_response_timeout"
-    """The first byte of the response did not come in time."""
+    """The first byte of the response was not received in time."""
     ORIGIN_INACTIVITY = "origin_inactivity"
-    """The origin stopped, in either direction, for too long."""
+    """The origin stopped sending its response, or reading the request, for too long."""
     ORIGIN_CLOSED = "origin_closed"
-    """The origin ended the connection before a response began."""
+    """The origin closed the connection before a response began."""
     ORIGIN_TRUNCATED = "origin_truncated"
-    """The origin ended the connection before its response was whole."""
+    """The origin closed the connection before its response was complete."""
     ORIGIN_BAD_RESPONSE = "origin_bad_response"
-    """The origin's bytes are not an acceptable HTTP message, and no other cause says more."""
+    """The origin sent an invalid HTTP message, and no other cause is more precise."""
     TUNNEL_IDLE = "tunnel_idle"
-    """Nothing has moved through a tunnel, in either direction, for too long."""
+    """A tunnel transferred no bytes in either direction for too long."""
     TRANSACTION_TIMEOUT = "transaction_timeout"
-    """The whole transaction crossed its limit."""
+    """The transaction took longer than its limit."""
     DEADLINE = "deadline"
-    """The deadline that the opener gave, or a parent's, has passed."""
+    """The deadline that the opener set, or that of a parent, has passed."""
     PLUGIN = "plugin"
-    """A hook, or a transform, raised."""
+    """A hook or a transform raised an exception."""
     CANCELLED = "cancelled"
     """The task that served the connection was cancelled."""
     INTERNAL = "internal"
-    """The proxy itself is at fault."""
+    """The proxy itself failed."""
 
 
 @public("trio_tsconnect.message")
 @attrs.frozen
 class Outcome:
-    """What follows from a failure."""
+    """The consequences of a failure."""
 
     status: int | None
-    """What the client gets where its response has not begun; None where there is nobody to answer: the connection just ends."""
+    """Status that is sent if the response has not begun. None: the connection is closed without a response."""
     by: Party
-    """Whose doing it was."""
+    """The responsible party."""
     why: str
     """The cause for the log, in snake_case."""
     retry: bool = False
-    """Whether one more attempt on a fresh connection may help, if the request is `retry_safe` and the connection had been used before."""
+    """True if a fresh connection may help. Retry only a request that is `retry_safe`, on a connection that had been used before."""
 
 
 @public("trio_tsconnect.message")
 def outcome(failure: Failure | MessageError) -> Outcome:
-    """What follows from this failure; for a `MessageError` it is what the error itself says."""
+    """Return the consequences of a failure. For a `MessageError` they are its attributes."""
     if isinstance(failure, MessageError):
         return Outcome(failure.status, "client" if isinstance(failure, BadRequest) else "origin", failure.cause)
     status, by = _verdict(failure)
-    # RFC 9110 §9.2.2: a kept connection may close at any time, and so be closed before it saw the request. Nothing else is tried twice.
+    # RFC 9110 §9.2.2: a persistent connection may be closed at any time, also before the origin has read the request. No other failure is
+    # retried.
     return Outcome(status, by, failure.value, retry=failure is Failure.ORIGIN_CLOSED)
 
 
@@ -125,7 +126,7 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
         case Failure.ACCESS_DENIED | Failure.CONNECT_DENIED:
             return 403, "proxy"
         case Failure.LOOP:
-            return 400, "proxy"  # as Traffic Server does; 508 (RFC 5842 §7.2) is about WebDAV bindings
+            return 400, "proxy"  # same status as Traffic Server; 508 (RFC 5842 §7.2) is for WebDAV bindings
         case Failure.ORIGIN_NAME_NOT_FOUND | Failure.ORIGIN_REFUSED | Failure.ORIGIN_TLS:
             return 502, "origin"
         case Failure.ORIGIN_CLOSED | Failure.ORIGIN_TRUNCATED | Failure.ORIGIN_BAD_RESPONSE:
@@ -149,19 +150,19 @@ def _verdict(failure: Failure) -> tuple[int | None, Party]:
 
 
 _SENTENCES = {
-    Failure.DESCENDANTS: "The request that began it all may have no more descendants.",
-    Failure.HEADER_TIMEOUT: "The request head did not arrive in time.",
-    Failure.REQUEST_BODY_TIMEOUT: "The request body stopped arriving.",
-    Failure.ORIGIN_RESPONSE_TIMEOUT: "The origin did not answer in time.",
-    Failure.ORIGIN_INACTIVITY: "The origin stopped in the middle of the exchange.",
-    Failure.TRANSACTION_TIMEOUT: "The request took longer than it may.",
+    Failure.DESCENDANTS: "The request tree has reached its maximum number of internal requests.",
+    Failure.HEADER_TIMEOUT: "The request head was not received in time.",
+    Failure.REQUEST_BODY_TIMEOUT: "The client stopped sending the request body.",
+    Failure.ORIGIN_RESPONSE_TIMEOUT: "The origin did not respond in time.",
+    Failure.ORIGIN_INACTIVITY: "The origin stopped sending or reading during the exchange.",
+    Failure.TRANSACTION_TIMEOUT: "The request took longer than its time limit.",
     Failure.DEADLINE: "The deadline of the request has passed.",
 }
 
 
 @public("trio_tsconnect.message")
 class TransactionFailure(Exception):
-    """Ends a transaction: what failed, and one sentence for the client and the log. Never leaves the engine."""
+    """Ends a transaction. Holds the failure, and one sentence for the client and the log. Never propagates out of the engine."""
 
     def __init__(self, failure: Failure | MessageError, detail: str = "", *, plugin: str | None = None) -> None:
         super().__init__(detail or str(failure))

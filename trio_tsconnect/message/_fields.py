@@ -1,7 +1,7 @@
-"""What an intermediary does to fields that are about the connection or about the way of the message, and what it reads from them.
+"""Rules of an intermediary for fields about the connection or the path of a message: Connection, Via, Expect, Max-Forwards, TE and Date.
 
-The one law: what belongs to one connection is removed before a message goes on, and no `Connection` option can make us remove what the
-message as a whole depends on.
+Invariant: fields that belong to one connection are removed before a message is forwarded, and no `Connection` option can remove a field
+that the meaning of the message depends on.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from trio_tsconnect.message._framing import Body
 from trio_tsconnect.message._headers import Headers, is_token
 from trio_tsconnect.message._message import Request
 
-# RFC 9110 §7.6.1: Connection, its options, and these whether listed or not. Trailer is end-to-end: `_framing` drops it when no trailers can follow.
-# Proxy-Authenticate and Proxy-Authorization are not here: they belong to whichever proxy uses them (RFC 9110 §11.7), which need not be us.
+# RFC 9110 §7.6.1: Connection and these fields are removed, even if Connection does not list them. Trailer is end-to-end: `_framing` removes
+# it if no trailers can follow. Proxy-Authenticate and Proxy-Authorization are not included: they belong to the proxy that uses them (RFC
+# 9110 §11.7), which may be another one.
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"})
 
-# RFC 9110 §7.6.1: a sender MUST NOT list a field that is meant for all recipients. Who lists one of these wants the origin to see another
-# request than we did ("hop-by-hop header abuse").
+# RFC 9110 §7.6.1: a sender MUST NOT list a field that is meant for all recipients. A sender that does so wants the origin to see a
+# different request than this proxy saw ("hop-by-hop header abuse").
 _NOT_REMOVABLE = frozenset(
     b"host content-length content-type content-encoding content-range content-language content-location authorization cookie set-cookie "
     b"www-authenticate proxy-authorization proxy-authenticate cache-control via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host "
@@ -32,9 +33,9 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  #
 
 @public("trio_tsconnect.message")
 def strip_hop_by_hop(headers: Headers, *, keep_upgrade: bool = False) -> None:
-    """Remove Connection, the fields it lists, and the fields that are hop-by-hop anyway (RFC 9110 §7.6.1).
+    """Remove Connection, the fields that it lists, and all other hop-by-hop fields (RFC 9110 §7.6.1).
 
-    `keep_upgrade` leaves an Upgrade that Connection announces, and `Connection: Upgrade` with it (RFC 9110 §7.8).
+    With `keep_upgrade`, keep an Upgrade field that Connection lists, together with `Connection: Upgrade` (RFC 9110 §7.8).
     """
     doomed = HOP_BY_HOP
     upgrading = False
@@ -51,7 +52,7 @@ def strip_hop_by_hop(headers: Headers, *, keep_upgrade: bool = False) -> None:
         headers.remove(doomed)
 
 
-# What stays in Connection when the fields that it lists were removed: options with a meaning of their own.
+# Options that stay in Connection after the listed fields were removed: they have a meaning of their own.
 _OPTIONS = (HOP_BY_HOP - {b"connection"}) | {b"close"}
 _ONE_OPTION = frozenset({b"keep-alive", b"Keep-Alive", b"close", b"Close", b"upgrade", b"Upgrade"})
 _NOTHING: frozenset[bytes] = frozenset()
@@ -59,9 +60,9 @@ _NOTHING: frozenset[bytes] = frozenset()
 
 @public("trio_tsconnect.message")
 def remove_listed(headers: Headers) -> frozenset[bytes]:
-    """Remove the fields that Connection lists, and their names from it; return these names (RFC 9110 §7.6.1).
+    """Remove the fields that Connection lists, and their names from Connection. Return these names (RFC 9110 §7.6.1).
 
-    For a message as it was received, before anybody adds to it: later the sender's list would take out what the proxy has put in.
+    Call it on a message as it was received, before fields are added: otherwise the sender's list would remove fields of the proxy.
     """
     for field in headers.fields:
         if field[1] == b"connection" and field[2] not in _ONE_OPTION:
@@ -84,7 +85,7 @@ def remove_listed(headers: Headers) -> frozenset[bytes]:
 
 @public("trio_tsconnect.message")
 def keep_alive(message_version: str, headers: Headers) -> bool:
-    """Whether the sender of this message wants the connection to persist (RFC 9112 §9.3)."""
+    """Return True if the sender of this message wants the connection to persist (RFC 9112 §9.3)."""
     options: list[str] = []
     for field in headers.fields:
         if field[1] == b"connection":
@@ -99,18 +100,22 @@ def keep_alive(message_version: str, headers: Headers) -> bool:
 
 @public("trio_tsconnect.message")
 def accepts_trailers(headers: Headers) -> bool:
-    """Whether the sender of this request says that trailers will not be lost on it: `TE: trailers` (RFC 9110 §10.1.4)."""
+    """Return True if the sender of this request accepts trailers: `TE: trailers` (RFC 9110 §10.1.4)."""
     return "trailers" in headers.tokens("te")
 
 
 @public("trio_tsconnect.message")
 def add_via(headers: Headers, version: str, pseudonym: str) -> None:
-    """Add `version pseudonym` at the end of Via (RFC 9110 §7.6.3); `version` is the version in which the message was received."""
+    """Append `version pseudonym` to Via (RFC 9110 §7.6.3). `version` is the version in which the message was received.
+
+    Raise ValueError if the pseudonym is neither a token nor a host.
+    """
     entry = _via_entry(version, pseudonym)
     fields = headers.fields
     for position in range(len(fields) - 1, -1, -1):
         raw, name, value = fields[position]
-        if name == b"via" and b"(" not in value:  # a comment that is not closed would swallow what follows it on the line
+        # Not to a line with a comment: if the comment is not closed, it would hide what is appended.
+        if name == b"via" and b"(" not in value:
             fields[position] = (raw, name, value + b", " + entry if value else entry)
             return
     headers.add(b"Via", entry)
@@ -118,7 +123,7 @@ def add_via(headers: Headers, version: str, pseudonym: str) -> None:
 
 @lru_cache(maxsize=64)
 def _via_entry(version: str, pseudonym: str) -> bytes:
-    # RFC 9110 §7.6.3: received-by is a pseudonym, that is a token, or a host with a port.
+    # RFC 9110 §7.6.3: received-by is a pseudonym (a token), or a host with an optional port.
     if not is_token(pseudonym.replace(":", "").replace("[", "").replace("]", "").encode("latin-1", "replace")):
         raise ValueError(f"Via pseudonym {pseudonym[:60]!r} is neither a token nor a host (RFC 9110 §7.6.3)")
     return f"{version} {pseudonym}".encode("latin-1")
@@ -126,7 +131,7 @@ def _via_entry(version: str, pseudonym: str) -> bytes:
 
 @public("trio_tsconnect.message")
 def via_names(headers: Headers) -> list[str]:
-    """The received-by names in Via, in order and as written: who forwarded this message already (RFC 9110 §7.6.3)."""
+    """Return the received-by names in Via, in order and as written: the intermediaries of this message so far (RFC 9110 §7.6.3)."""
     names = []
     for value in headers.get_all("via"):
         for member in _without_comments(value).split(","):
@@ -137,7 +142,7 @@ def via_names(headers: Headers) -> list[str]:
 
 
 def _without_comments(value: str) -> str:
-    # A comment may hold commas, and other comments (RFC 9110 §5.6.5).
+    # A comment may contain commas and nested comments (RFC 9110 §5.6.5).
     if "(" not in value:
         return value
     kept: list[str] = []
@@ -159,23 +164,23 @@ def _without_comments(value: str) -> str:
 
 @public("trio_tsconnect.message")
 def expects_continue(request: Request) -> bool:
-    """Whether the client waits for 100 (Continue); an HTTP/1.0 client never does (RFC 9110 §10.1.1)."""
+    """Return True if the client waits for 100 (Continue). An HTTP/1.0 client never does (RFC 9110 §10.1.1)."""
     return "100-continue" in request.headers.tokens(b"expect") and request.version != "1.0"
 
 
 @public("trio_tsconnect.message")
 def check_expect(request: Request) -> None:
-    """Refuse an expectation that is not 100-continue: `BadRequest` 417 (RFC 9110 §10.1.1)."""
+    """Raise `BadRequest` 417 for an expectation other than 100-continue (RFC 9110 §10.1.1)."""
     expect = request.headers.get(b"expect")
     if expect is not None and any(member != "100-continue" for member in request.headers.tokens(b"expect")):
-        raise BadRequest("unknown_expectation", f"The expectation {expect[:80]!r} cannot be met.", 417)
+        raise BadRequest("unknown_expectation", f"The expectation {expect[:80]!r} is not supported.", 417)
 
 
 @public("trio_tsconnect.message")
 def max_forwards(request: Request) -> int | None:
-    """How many times this request may still be forwarded; None where it does not say (RFC 9110 §7.6.2).
+    """Return how many times this request may still be forwarded; None if it does not limit that (RFC 9110 §7.6.2).
 
-    Only TRACE and OPTIONS are bound by it. There a value that is no number is `BadRequest`: to guess would be to forward without end.
+    The limit applies to TRACE and OPTIONS only. Raise `BadRequest` for a value that is not a number: a guess could forward without end.
     """
     if request.method not in ("TRACE", "OPTIONS"):
         return None
@@ -189,7 +194,7 @@ def max_forwards(request: Request) -> int | None:
 
 @public("trio_tsconnect.message")
 def retry_safe(request: Request, *, body: Body) -> bool:
-    """Whether sending this request twice is harmless and possible: an idempotent method (RFC 9110 §9.2.2) and nothing to replay."""
+    """Return True if this request may be sent twice: its method is idempotent (RFC 9110 §9.2.2), and it has no body to replay."""
     return body.empty and request.method in _IDEMPOTENT
 
 
@@ -199,7 +204,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 @public("trio_tsconnect.message")
 def http_date(unix_time: float) -> str:
-    """An IMF-fixdate (RFC 9110 §5.6.7), for the Date field.
+    """Return an IMF-fixdate (RFC 9110 §5.6.7), as used in the Date field. `unix_time` is in seconds.
 
     >>> http_date(784111777)
     'Sun, 06 Nov 1994 08:49:37 GMT'
@@ -209,6 +214,6 @@ def http_date(unix_time: float) -> str:
 
 @lru_cache(maxsize=16)
 def _date_of_second(second: int) -> str:
-    # Not strftime: its names of days and months follow the locale.
+    # Not strftime: its day and month names depend on the locale.
     year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
     return f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year:04d} {hour:02d}:{minute:02d}:{sec:02d} GMT"

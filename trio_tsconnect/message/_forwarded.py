@@ -1,6 +1,6 @@
-"""Telling the origin who the client is: Forwarded (RFC 7239) and the X-Forwarded-* fields that most origins read.
+"""Tell the origin who the client is: Forwarded (RFC 7239), and the X-Forwarded-* fields that most origins read.
 
-The one law: what a client that is not trusted says about itself is dropped, not passed on with our word beside it.
+Invariant: fields in which an untrusted client describes itself are removed, never forwarded next to those of the proxy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OBFUSCATED = re.compile(r"_[A-Za-z0-9._\-]+")  # RFC 7239 §6.3: obfnode = "_" 
 
 
 def is_claim(name: bytes) -> bool:
-    """True for a field (its name in lower case) by which somebody says who the client is: Forwarded, X-Real-IP and every X-Forwarded-*."""
+    """Return True for the name, in lower case, of a field that describes the client: Forwarded, X-Real-IP and every X-Forwarded-*."""
     return name.startswith(b"x-forwarded-") or name in _CLAIMS
 
 
@@ -35,11 +35,11 @@ def add_forwarded(
     trust: bool,
     style: ForwardedStyle,
 ) -> None:
-    """Add the client's address, scheme and Host to a request that goes to an origin.
+    """Add the client's address, scheme and Host to a request to an origin.
 
-    `address` is an IP address without port, or an RFC 7239 §6.3 name like `_plugin`; anything else is "unknown". `host` is the Host the client
-    sent, `by` the address or name of this proxy. `trust=False` first drops what the client sent of these fields, in every style; `trust=True`
-    appends to the lists and keeps the -Proto and -Host of the first proxy. Style "off" adds nothing.
+    `address` is an IP address without port, or an RFC 7239 §6.3 name like `_plugin`; any other value is sent as "unknown". `host` is the
+    Host that the client sent. `by` is the address or name of this proxy. `trust=False` first removes all such fields that the client sent,
+    in every style. `trust=True` extends the lists, and keeps -Proto and -Host of the first proxy. Style "off" adds nothing.
     """
     if not trust:
         headers.fields = [field for field in headers.fields if not is_claim(field[1])]
@@ -88,7 +88,7 @@ def _append(headers: Headers, name: str, entry: str) -> None:
 def _plain_node(address: str | None) -> str:
     if address is None:
         return "unknown"
-    # A zone ("fe80::1%eth0") means something on this host only.
+    # Drop the zone ("fe80::1%eth0"): it is valid on this host only.
     without_zone = address.partition("%")[0]
     try:
         return str(ipaddress.ip_address(without_zone))
@@ -99,7 +99,7 @@ def _plain_node(address: str | None) -> str:
 @lru_cache(maxsize=1024)
 def _quoted_node(address: str | None) -> str:
     node = _plain_node(address)
-    return f'"[{node}]"' if ":" in node else node  # RFC 7239 §6: an IPv6 address is in brackets, and so needs quotes
+    return f'"[{node}]"' if ":" in node else node  # RFC 7239 §6: an IPv6 address is in brackets and therefore quoted
 
 
 def _quoted(value: str) -> str:

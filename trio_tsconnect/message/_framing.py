@@ -1,7 +1,7 @@
-"""Where a body ends: read from a checked head, and decided for the head that goes out (RFC 9112 §6).
+"""The framing of bodies (RFC 9112 §6): read it from a validated head, and choose it for a head that is sent.
 
-The one law: framing belongs to one connection. What came in says how to read; what goes out is decided anew, and the two fields that say so,
-Content-Length and Transfer-Encoding, are written only here.
+Invariant: framing belongs to one connection. The framing of a received message only decides how its body is read. `frame_request` and
+`frame_response` choose the framing of the forwarded message anew, and set Content-Length and Transfer-Encoding accordingly.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from trio_tsconnect.message._message import Request, Response
 
 @public("trio_tsconnect.message")
 class Framing(enum.Enum):
-    """How the end of a body is known."""
+    """How the end of a body is determined."""
 
     NONE = "none"
     """There is no body."""
     LENGTH = "length"
-    """By counting to Content-Length."""
+    """By the number of bytes in Content-Length."""
     CHUNKED = "chunked"
     """By the last chunk."""
     CLOSE = "close"
-    """By the end of the connection; only an origin's response may do that, or a response to an HTTP/1.0 client."""
+    """By the end of the connection. Only for a response from an origin, or to an HTTP/1.0 client."""
 
 
 @public("trio_tsconnect.message")
 @attrs.frozen
 class Body:
-    """The framing of one body, and its length where that is known."""
+    """The framing of one body, with its length if known."""
 
     framing: Framing
-    """How the end is known."""
+    """How the end is determined."""
     length: int = 0
-    """Bytes, for `Framing.LENGTH`; otherwise 0 and without meaning."""
+    """Bytes, for `Framing.LENGTH`; otherwise 0, and not used."""
 
     @property
     def empty(self) -> bool:
-        """Whether it is certain that no byte of content comes."""
+        """True if the body certainly has no content."""
         return self.length == 0 and (self.framing is Framing.NONE or self.framing is Framing.LENGTH)
 
 
@@ -58,12 +58,12 @@ _ANTICIPATES_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 @public("trio_tsconnect.message")
 def has_no_content(method: str, status: int) -> bool:
-    """Whether a response to this method with this status ends with its head, whatever its fields say (RFC 9112 §6.3, rules 1 and 2)."""
+    """Return True if a response to this method with this status has no content, whatever its fields say (RFC 9112 §6.3, rules 1 and 2)."""
     return method == "HEAD" or status == 304 or forbids_framing(method, status)
 
 
 def forbids_framing(method: str, status: int) -> bool:
-    """Whether a response to this method with this status must not even have the fields that frame content.
+    """Return True if a response to this method with this status must not have Content-Length or Transfer-Encoding.
 
     RFC 9112 §6.1 (Transfer-Encoding), RFC 9110 §8.6 (Content-Length) and §9.3.6 (a 2xx to CONNECT).
     """
@@ -84,13 +84,13 @@ def _declared(headers: Headers, otherwise: Body) -> Body:
 
 @public("trio_tsconnect.message")
 def request_body(request: Request) -> Body:
-    """How the body of a request that `check_request` passed is framed (RFC 9112 §6.3, rules 4 to 7): without fields there is none."""
+    """Return the framing of a request that passed `check_request` (RFC 9112 §6.3, rules 4 to 7): `NO_BODY` without framing fields."""
     return _declared(request.headers, NO_BODY)
 
 
 @public("trio_tsconnect.message")
 def response_body(method: str, response: Response) -> Body:
-    """How the body of a response that `check_response` passed is framed (RFC 9112 §6.3): without fields it ends with the connection."""
+    """Return the framing of a response that passed `check_response` (RFC 9112 §6.3): `CLOSE_BODY` without framing fields."""
     if has_no_content(method, response.status):
         return NO_BODY
     return _declared(response.headers, CLOSE_BODY)
@@ -98,11 +98,12 @@ def response_body(method: str, response: Response) -> Body:
 
 @public("trio_tsconnect.message")
 def frame_response(method: str, request_version: str, response: Response, body: Body) -> Body:
-    """Decide how a response goes to the client, and set Content-Length, Transfer-Encoding and Trailer in place.
+    """Choose the framing of a response to the client. Set Content-Length, Transfer-Encoding and Trailer in place.
 
-    `body` is what is to be sent: a known length is kept; an unknown one is chunked to an HTTP/1.1 client and ended by closing to an HTTP/1.0
-    one (RFC 9112 §6.1). What the answer has no content by rule gets `Framing.NONE`: HEAD and 304 keep the origin's Content-Length and nothing
-    is made up (RFC 9110 §8.6); 1xx, 204 and a 2xx to CONNECT have neither field; 205 has length 0 (RFC 9110 §15.3.6).
+    `body` is the body to send. A known length is kept. For an unknown length, the body is chunked for an HTTP/1.1 client, and ended by
+    closing the connection for an HTTP/1.0 client (RFC 9112 §6.1). The result is `Framing.NONE` for a response without content. HEAD and 304
+    keep the origin's Content-Length, and none is added (RFC 9110 §8.6). 1xx, 204 and a 2xx to CONNECT have neither field. 205 has length 0
+    (RFC 9110 §15.3.6).
     """
     headers, status = response.headers, response.status
     if has_no_content(method, status):
@@ -127,10 +128,10 @@ def frame_response(method: str, request_version: str, response: Response, body: 
 
 @public("trio_tsconnect.message")
 def frame_request(request: Request, body: Body) -> Body:
-    """Decide how a request goes to the origin, and set Content-Length, Transfer-Encoding and Trailer in place.
+    """Choose the framing of a request to the origin. Set Content-Length, Transfer-Encoding and Trailer in place.
 
-    Without a body there is neither field, except that a method that anticipates content says Content-Length: 0. A request cannot end by
-    closing (RFC 9112 §6.3, rule 7): `ValueError`.
+    Without a body both fields are removed, except that POST, PUT and PATCH get `Content-Length: 0`. Raise ValueError for `Framing.CLOSE`: a
+    request cannot end by closing the connection (RFC 9112 §6.3, rule 7).
     """
     headers = request.headers
     match body.framing:
@@ -149,7 +150,7 @@ def frame_request(request: Request, body: Body) -> Body:
 
 
 def _keep_one_length(headers: Headers) -> None:
-    # Nothing follows that would show the number to be wrong, but whoever reads it relies on its being one.
+    # The response has no content that would reveal a wrong number, but recipients rely on the field. So remove it unless it is one number.
     values = [value for _, name, value in headers.fields if name == b"content-length"]
     if values and not (len(values) == 1 and values[0].isdigit()):
         headers.remove((b"content-length",))

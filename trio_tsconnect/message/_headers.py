@@ -1,11 +1,11 @@
-"""Header fields: ordered, case-insensitive, multi-valued, with the names kept as they were written.
+"""Header fields: ordered, case-insensitive, multi-valued. Names keep the case in which they were written.
 
-The one law: no `Headers` holds a name or a value that could not stand on the wire. Whatever comes in through the public methods is checked
-at the line that wrote it; only `from_parsed` and `put` trust their caller, who has parsed strictly or writes what is known to be good.
+Invariant: no `Headers` object holds a name or value that is invalid on the wire. The public methods validate their input and raise at the
+line that passed it. Only `from_parsed` and `put` trust their caller, who must have validated the field.
 
-Names and values are bytes inside, because that is what is read and written; they are `str` outside, as ISO-8859-1, which maps every byte to
-one character and back (RFC 9110 §5.5). A lookup is a plain loop: at the ten or so fields of a real message that beats any index, and the
-order costs nothing.
+Names and values are stored as bytes, because bytes are read and written. They are returned as `str`, decoded as ISO-8859-1, which maps
+every byte to one character and back (RFC 9110 §5.5). A lookup is a linear search: for the ten or so fields of a real message it is faster
+than an index, and it keeps the order without extra cost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 # RFC 9110 §5.6.2: token = 1*tchar
 TCHARS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-# RFC 9110 §5.5: field-vchar = VCHAR / obs-text, with SP and HTAB between. Other controls are merely "invalid" there; nobody needs them.
+# RFC 9110 §5.5: field-vchar = VCHAR / obs-text, with SP and HTAB in between. All other control characters are invalid, and rejected.
 VALUE_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 _BLANK = b" \t"
@@ -36,11 +36,12 @@ _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 
 @public("trio_tsconnect.message")
 def is_token(name: bytes) -> bool:
-    """Whether this is a token (RFC 9110 §5.6.2)."""
+    """Return True if `name` is a token (RFC 9110 §5.6.2)."""
     return name != b"" and not name.translate(None, TCHARS)
 
 
-# What is remembered is short, and a str or bytes itself: a subclass may be equal to what it is not the same as, and refer to anything.
+# The caches hold only short keys of the exact types str and bytes. An instance of a subclass may equal a different value, and may keep
+# other objects alive.
 
 
 @lru_cache(maxsize=2048)
@@ -49,7 +50,7 @@ def _lower_short(name: str) -> bytes:
 
 
 def _lower_text(name: str) -> bytes:
-    # A character outside ISO-8859-1 becomes "?", which no field name can contain: such a name is simply not there.
+    # A character outside ISO-8859-1 becomes "?", which no field name can contain: the lookup finds nothing.
     return name.encode("latin-1", "replace").lower()
 
 
@@ -67,7 +68,7 @@ def _checked(name: Text, value: Text) -> Field:
     return _check(name, value)
 
 
-# What programs write into heads is mostly what they wrote into the last one. (Two functions: a str and the bytes of it have one hash.)
+# Programs write mostly the same fields into every head. Two functions, because a str and its bytes have the same hash.
 @lru_cache(maxsize=1024)
 def _text_field(name: str, value: str) -> Field:
     return _check(name, value)
@@ -84,7 +85,7 @@ def _check(name: Text, value: Text) -> Field:
     elif isinstance(name, bytes):
         raw = name
     else:
-        raise TypeError(f"a field name is str or bytes, not {type(name).__name__}")
+        raise TypeError(f"a field name must be str or bytes, not {type(name).__name__}")
     if not is_token(raw):
         raise ValueError(f"field name {_shown(raw)} is not a token (RFC 9110 §5.1)")
     return raw, raw.lower(), _checked_value(raw, value)
@@ -99,7 +100,7 @@ def _checked_value(name: bytes, value: Text) -> bytes:
     elif isinstance(value, bytes):
         raw = value
     else:
-        raise TypeError(f"the value of field {_shown(name)} is str or bytes, not {type(value).__name__}")
+        raise TypeError(f"the value of field {_shown(name)} must be str or bytes, not {type(value).__name__}")
     if raw.translate(None, VALUE_BYTES) or (raw and (raw[0] in _BLANK or raw[-1] in _BLANK)):
         raise ValueError(f"the value of field {_shown(name)} {_value_offence(raw)} (RFC 9110 §5.5)")
     return raw
@@ -119,11 +120,11 @@ def _shown(name: bytes) -> str:
 
 @public("trio_tsconnect")
 class Headers:
-    """The fields of one message: ordered, case-insensitive, multi-valued, mutable; names keep the case they came with.
+    """The fields of one message: ordered, case-insensitive, multi-valued, mutable. Names keep the case in which they were written.
 
-    Names and values are given as `str` (ISO-8859-1) or `bytes` and come back as `str`. A name that is not a token, or a value with a control
-    character or an outer space, is a `ValueError` that names the field. `len` and iteration go over field *lines*; `headers[name]` is all
-    values of that name joined by `", "` (RFC 9110 §5.3).
+    Names and values are passed as `str` (ISO-8859-1) or `bytes`, and returned as `str`. A name that is not a token, and a value with a
+    control character or with outer white space, raise a ValueError that names the field. `len` and iteration count field *lines*.
+    `headers[name]` is all values of that name, joined by `", "` (RFC 9110 §5.3).
 
     >>> headers = Headers([("Accept", "text/html"), ("accept", "text/plain")])
     >>> headers["ACCEPT"]
@@ -136,22 +137,22 @@ class Headers:
     __slots__ = ("claimed", "fields")
 
     fields: list[Field]
-    """(name as written, name in lower case, value) of each line: for reading fast; write through the methods, which check."""
+    """(name as written, name in lower case, value) of each line, for fast reading. Change it through the methods, which validate."""
     claimed: frozenset[bytes]
-    """The names, in lower case, that `claim` was told."""
+    """The names, in lower case, that were passed to `claim`."""
 
     def __init__(self, items: HeadersInput = ()) -> None:
         self.claimed = _NONE
         if isinstance(items, Headers):
             self.fields, self.claimed = list(items.fields), items.claimed
             return
-        # (a list first: to ask an abstract class takes as long as two fields)
+        # The check for a list comes first: an isinstance check of an abstract class takes as long as two fields.
         pairs: Iterable[tuple[Text, Text]] = items.items() if not isinstance(items, (list, tuple)) and isinstance(items, Mapping) else items
         self.fields = [_checked(name, value) for name, value in pairs]
 
     @classmethod
     def from_parsed(cls, fields: list[Field]) -> Headers:
-        """Take over a list of (raw name, lower-case name, value) that a strict parser made; nothing is checked or copied."""
+        """Wrap a list of (raw name, lower-case name, value) without copying or validating it. The caller must have validated it."""
         headers = cls.__new__(cls)
         headers.fields = fields
         headers.claimed = _NONE
@@ -167,7 +168,7 @@ class Headers:
         self.put(_checked(name, value))
 
     def put(self, field: Field) -> None:
-        """What `headers[name] = value` does, for a field that is known to be good; nothing is checked."""
+        """Do what `headers[name] = value` does, without validation. The caller must have validated the field."""
         lower, fields = field[1], self.fields
         names = [each[1] for each in fields]
         if lower not in names:
@@ -213,22 +214,22 @@ class Headers:
     @overload
     def get(self, name: Text, default: _T) -> str | _T: ...
     def get(self, name: Text, default: _T | None = None) -> str | _T | None:
-        """All values of this name joined by ", ", or `default`."""
+        """Return all values of this name joined by ", ", or `default`."""
         values = self._values(_lower(name))
         if not values:
             return default
         return (values[0] if len(values) == 1 else b", ".join(values)).decode("latin-1")
 
     def get_all(self, name: Text) -> list[str]:
-        """The value of each line of this name, in order."""
+        """Return the value of each line of this name, in order."""
         return [value.decode("latin-1") for value in self._values(_lower(name))]
 
     def add(self, name: Text, value: Text) -> None:
-        """Append one line, whatever other lines of this name there are."""
+        """Append one line. Other lines of this name stay."""
         self.fields.append(_checked(name, value))
 
     def setdefault(self, name: Text, value: Text) -> str:
-        """The value of this name; it is added first if the name is not there."""
+        """Add the field if the name is absent. Return its value, as `headers[name]` does."""
         if name not in self:
             self.add(name, value)
         return self[name]
@@ -238,7 +239,7 @@ class Headers:
     @overload
     def pop(self, name: Text, default: _T) -> str | _T: ...
     def pop(self, name: Text, default: _T | None = None) -> str | _T | None:
-        """Remove all lines of this name and return what `get` would have: `default` (None) where there was none."""
+        """Remove all lines of this name. Return what `get` would have returned: `default` (None) if there were none."""
         value = self.get(name)
         if value is None:
             return default
@@ -246,40 +247,42 @@ class Headers:
         return value
 
     def remove(self, lowercase_names: Container[bytes]) -> None:
-        """Remove every line whose lower-case name is in the container; absent names are no error."""
+        """Remove every line whose lower-case name is in the container. Absent names are ignored."""
         for field in self.fields:
             if field[1] in lowercase_names:
                 self.fields = [each for each in self.fields if each[1] not in lowercase_names]
                 return
 
     def claim(self, *names: Text) -> None:
-        """Take these names from whoever sent the message: their fields are removed, also as spelled with underscores for hyphens, and the proxy
-        sends no trailer of these names on. What is added afterwards stays.
+        """Reserve these names for the proxy: remove the fields of these names, also if spelled with underscores for hyphens. Later fields
+        are kept.
+
+        The proxy also drops trailers of these names when it forwards the message.
         """
         lower = {_lower(name) for name in names}
         self.claimed |= lower
         self.fields = [field for field in self.fields if field[1] not in lower and field[1].replace(b"_", b"-") not in lower]
 
     def keys(self) -> list[str]:
-        """The name of each line, as written; repeated where lines repeat."""
+        """Return the name of each line, as written. A name is repeated if its lines are."""
         return [field[0].decode("latin-1") for field in self.fields]
 
     def items(self) -> list[tuple[str, str]]:
-        """(name as written, value) of each line, in order."""
+        """Return (name as written, value) of each line, in order."""
         return [(raw.decode("latin-1"), value.decode("latin-1")) for raw, _, value in self.fields]
 
     def raw(self) -> list[tuple[bytes, bytes]]:
-        """(name as written, value) of each line, in order, as bytes."""
+        """Return (name as written, value) of each line, in order, as bytes."""
         return [(raw, value) for raw, _, value in self.fields]
 
     def copy(self) -> Headers:
-        """Another `Headers` with the same lines."""
+        """Return another `Headers` with the same lines and claimed names."""
         return Headers(self)
 
     def tokens(self, name: Text) -> list[str]:
-        """The members, in lower case, of the comma-separated list that all lines of this name make (RFC 9110 §5.6.1).
+        """Return the members, in lower case, of the comma-separated list that all lines of this name form (RFC 9110 §5.6.1).
 
-        Empty members are dropped, as a recipient must; a comma inside a quoted string does not separate.
+        Empty members are dropped, as RFC 9110 requires. A comma inside a quoted string does not separate members.
         """
         values = self._values(_lower(name))
         if not values:
@@ -289,6 +292,6 @@ class Headers:
 
 @public("trio_tsconnect.message")
 def split_list(value: str) -> list[str]:
-    """The non-empty members of a comma-separated list; commas inside quoted strings do not separate (RFC 9110 §5.6.1)."""
+    """Return the non-empty members of a comma-separated list. Commas inside quoted strings do not separate members (RFC 9110 §5.6.1)."""
     members = _MEMBER.findall(value) if '"' in value else value.split(",")
     return [stripped for member in members if (stripped := member.strip(" \t"))]

@@ -1,8 +1,7 @@
-"""Request and response heads: values that hooks change in place.
+"""Request and response heads: mutable values that hooks change in place.
 
-The one law: every attribute is checked when it is assigned, so what a plugin writes wrongly fails at the line that wrote it, and nothing that
-would break a head in two can reach the wire. What these checks allow may still be an unacceptable message: that is `check_request` and
-`check_response`.
+Invariant: every attribute is validated when it is assigned. An invalid value raises at the line that assigned it, and no value can end a
+head early or split it in two. A head of valid attributes may still be an invalid message: `check_request` and `check_response` decide that.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from trio_tsconnect._util import public
 from trio_tsconnect.message._headers import Headers, HeadersInput, is_token
 from trio_tsconnect.message._status import reason_phrase
 
-_TARGET = re.compile(r"[\x21-\x7e]+")  # RFC 9112 §3.2: whichever of the four forms, visible ASCII throughout
+_TARGET = re.compile(r"[\x21-\x7e]+")  # RFC 9112 §3.2: all four forms consist of visible ASCII
 _VERSION = re.compile(r"[0-9]\.[0-9]")  # RFC 9112 §2.3
 _REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9112 §4: 1*( HTAB / SP / VCHAR / obs-text )
 
-# Most requests have one of these: spares the encoding and the check.
+# Most requests use one of these methods. They need no encoding and no check.
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 
@@ -30,7 +29,7 @@ def _as_headers(value: HeadersInput) -> Headers:
 
 def _check_text(attribute: attrs.Attribute[Any], value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} is a str, not {type(value).__name__}")
+        raise TypeError(f"{attribute.name} must be a str, not {type(value).__name__}")
     return value
 
 
@@ -51,7 +50,7 @@ def _check_version(_: object, attribute: attrs.Attribute[str], value: str) -> No
 
 def _check_status(_: Response, attribute: attrs.Attribute[int], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"status is an int, not {type(value).__name__}")
+        raise TypeError(f"status must be an int, not {type(value).__name__}")
     if not 100 <= value <= 999:
         raise ValueError(f"status {value} is not within 100..999 (RFC 9110 §15)")
 
@@ -62,7 +61,7 @@ def _check_reason(_: Response, attribute: attrs.Attribute[str], value: str) -> N
 
 
 def _follow_status(response: Response, attribute: attrs.Attribute[int], value: int) -> int:
-    """A standard phrase follows the status: `response.status = 404` must not send `404 OK`."""
+    """Replace a standard reason phrase when the status changes: after `response.status = 404` the phrase must not be `OK`."""
     _check_status(response, attribute, value)
     if response.reason == reason_phrase(response.status):
         response.reason = reason_phrase(value)
@@ -77,7 +76,7 @@ def _fill_reason(response: Response, attribute: attrs.Attribute[str], value: str
 @public("trio_tsconnect")
 @attrs.define(eq=False)
 class Request:
-    """The head of a request. Each attribute is checked when assigned: `ValueError`, or `TypeError` for a wrong type.
+    """The head of a request. An invalid attribute raises ValueError when it is assigned, or TypeError if its type is wrong.
 
     >>> request = Request("GET", "/", {"Host": "site.example"})
     >>> request.target = "/two words"
@@ -86,23 +85,23 @@ class Request:
     """
 
     method: str = attrs.field(validator=_check_method)
-    """A token; case matters (RFC 9110 §9.1)."""
+    """The method: a token, case-sensitive (RFC 9110 §9.1)."""
     target: str = attrs.field(validator=_check_target)
     """The request target as on the request line, in any of its four forms (RFC 9112 §3.2)."""
     headers: Headers = attrs.field(factory=Headers, converter=_as_headers)
-    """The fields; anything `Headers` takes may be assigned, and a `Headers` is kept, not copied."""
+    """The fields. Any input of `Headers` may be assigned. A `Headers` object is stored, not copied."""
     version: str = attrs.field(default="1.1", validator=_check_version)
-    """The HTTP version the sender speaks, "1.1" or "1.0"."""
+    """HTTP version of the sender, "1.1" or "1.0"."""
 
     def copy(self) -> Request:
-        """An independent copy, fields included."""
+        """Return an independent copy, including the fields."""
         return Request(self.method, self.target, self.headers.copy(), self.version)
 
 
 @public("trio_tsconnect")
 @attrs.define(eq=False)
 class Response:
-    """The head of a response. Each attribute is checked when assigned: `ValueError`, or `TypeError` for a wrong type.
+    """The head of a response. An invalid attribute raises ValueError when it is assigned, or TypeError if its type is wrong.
 
     >>> response = Response(200)
     >>> response.status = 404
@@ -111,18 +110,18 @@ class Response:
     """
 
     status: int = attrs.field(validator=_check_status, on_setattr=_follow_status)
-    """100..999; what is outside 100..599 is parsed but never forwarded. A standard reason follows a new status."""
+    """The status, 100..999; above 599 it is parsed, and by default rejected. A standard reason follows a new status."""
     headers: Headers = attrs.field(factory=Headers, converter=_as_headers)
-    """The fields; anything `Headers` takes may be assigned, and a `Headers` is kept, not copied."""
+    """The fields. Any input of `Headers` may be assigned. A `Headers` object is stored, not copied."""
     reason: str = attrs.field(default="", validator=_check_reason, on_setattr=_fill_reason)
-    """The reason phrase; an empty one becomes the standard phrase, because clients choke on none."""
+    """The reason phrase. An empty one is replaced by the standard phrase, because some clients reject an empty phrase."""
     version: str = attrs.field(default="1.1", validator=_check_version)
-    """The HTTP version the sender speaks, "1.1" or "1.0"."""
+    """HTTP version of the sender, "1.1" or "1.0"."""
 
     def __attrs_post_init__(self) -> None:
         if not self.reason:
-            object.__setattr__(self, "reason", reason_phrase(self.status))  # past the check: it is ours
+            object.__setattr__(self, "reason", reason_phrase(self.status))  # without validation: the phrase is known to be valid
 
     def copy(self) -> Response:
-        """An independent copy, fields included."""
+        """Return an independent copy, including the fields."""
         return Response(self.status, self.headers.copy(), self.reason, self.version)

@@ -1,19 +1,21 @@
-"""The proxy's own error pages: short, typed, and safe to show whatever they quote."""
+"""Error pages of the proxy: short, with a content type, and safe to display whatever text they quote."""
 
 from __future__ import annotations
 
 from trio_tsconnect._util import public
 from trio_tsconnect.message._status import reason_phrase
 
+# Maximum number of characters.
 _MAX_DETAIL = 400
 
 
 @public("trio_tsconnect.message")
 def error_page(status: int, detail: str) -> tuple[bytes, str]:
-    """(body, content type) of the page for this status, with one sentence of explanation.
+    """Return (body, content type) of the page for this status, with one sentence of explanation.
 
-    The sentence may quote what a client or an origin sent: characters that do not print, and the angle brackets by which a client that guesses
-    types would find markup, are escaped, and it is cut at 400 characters. No version, no address of ours.
+    The sentence may quote what a client or an origin sent. Non-printable characters are escaped. So are angle brackets, because some
+    clients guess the content type and could find markup. The sentence is cut after 400 characters. The page shows no version and no address
+    of the proxy.
 
     >>> error_page(404, "No rule for <b>.")
     (b'404 Not Found\\n\\nNo rule for \\\\x3cb\\\\x3e.\\n', 'text/plain; charset=utf-8')

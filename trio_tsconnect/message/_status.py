@@ -1,4 +1,4 @@
-"""Reason phrases. Own table: the standard library's phrases change from one Python to the next, and a proxy's bytes should not."""
+"""Reason phrases. The table is fixed here, because the phrases of the standard library change between Python versions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STATUS_PHRASES: Mapping[int, str] = MappingProxyType(
         415: "Unsupported Media Type",
         416: "Range Not Satisfiable",
         417: "Expectation Failed",
-        418: "I'm a Teapot",  # RFC 2324, and everybody
+        418: "I'm a Teapot",  # RFC 2324; RFC 9110 §15.5.19 reserves the code as (Unused)
         421: "Misdirected Request",
         422: "Unprocessable Content",
         423: "Locked",  # RFC 4918
@@ -79,5 +79,5 @@ _CLASS_PHRASES = {1: "Informational", 2: "Successful", 3: "Redirection", 4: "Cli
 
 @public("trio_tsconnect.message")
 def reason_phrase(status: int) -> str:
-    """The standard phrase; for a status without one, the name of its class (RFC 9110 §15). Never empty: clients choke on that."""
+    """Return the standard phrase, or else the name of the status class (RFC 9110 §15). Never empty: some clients reject that."""
     return STATUS_PHRASES.get(status) or _CLASS_PHRASES.get(status // 100, "Unknown")

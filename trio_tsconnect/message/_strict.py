@@ -1,8 +1,8 @@
-"""The strict judgement on a parsed head: what passes here, every recipient behind us frames and routes as we do.
+"""Strict validation of parsed heads, so that every recipient behind this proxy frames and routes a message as the proxy does.
 
-The one law: in doubt, refuse. What is lost once a head has been parsed (bare LF, folded lines, a space before the colon) is judged on the bytes,
-before this; here stands everything that can be judged on names and values. Three spellings that mean the same are made one in place: equal
-Content-Length values become one line, a coding is written `chunked`, and framing where there can be none is taken out.
+Invariant: an ambiguous message is rejected. Errors that parsing hides (bare LF, folded lines, a space before the colon) are found earlier,
+on the bytes. This module validates everything that names and values show. It normalizes three things in place: equal Content-Length values
+become one line, the coding is written `chunked`, and framing fields are removed from responses that cannot have content.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from trio_tsconnect.message._uri import check_absolute, is_absolute_form, parse_
 
 _JUDGED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
-# RFC 9112 §7: the transfer codings there are. We speak one of them.
+# RFC 9112 §7 defines more transfer codings. This proxy supports only this one.
 _CHUNKED = b"chunked"
 
-# 2**63 has 19 digits: what does not fit a signed 64-bit number is an attack on somebody's parser.
+# A number of 18 digits fits into a signed 64-bit integer. A longer one is an attempt to overflow a parser.
 _MAX_LENGTH_DIGITS = 18
 
-# RFC 9110 §6.5.1: no field that is needed for framing, routing, request modifiers, authentication, response control, or to make sense of the
-# content; nor one that is about the connection.
+# RFC 9110 §6.5.1: no field for framing, routing, request modifiers, authentication, response control, or for interpreting the content; and
+# no field about the connection.
 FORBIDDEN_IN_TRAILERS = frozenset(
     b"transfer-encoding content-length trailer connection keep-alive proxy-connection te upgrade http2-settings "
     b"host via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-by x-real-ip max-forwards "
@@ -39,9 +39,9 @@ FORBIDDEN_IN_TRAILERS = frozenset(
 
 @public("trio_tsconnect.message")
 def check_request(request: Request) -> None:
-    """Judge a parsed request head, or raise `BadRequest`.
+    """Validate a parsed request head. Raise `BadRequest` if it is invalid.
 
-    A missing Host is not judged here but in `target_uri`: hooks see such a request, as they do in Traffic Server.
+    A missing Host is not an error here but in `target_uri`: hooks see such a request, as they do in Traffic Server.
     """
     _check_request_line(request)
     headers = request.headers
@@ -59,17 +59,17 @@ def check_request(request: Request) -> None:
 
 @public("trio_tsconnect.message")
 def check_response(response: Response, method: str, *, any_status: bool = False) -> None:
-    """Judge an origin's parsed response head, the answer to `method`, or raise `BadResponse`. `any_status` forgives one above 599.
+    """Validate a parsed response head from an origin, the response to `method`. Raise `BadResponse` if it is invalid.
 
-    Where there can be no content (1xx, 204, a 2xx to CONNECT) the framing fields an origin should not have sent are removed instead
-    (RFC 9112 §6.1, RFC 9110 §8.6 and §9.3.6).
+    `any_status` accepts a status above 599. If the response cannot have content (1xx, 204, a 2xx to CONNECT), framing fields that the
+    origin should not have sent are removed instead of rejected (RFC 9112 §6.1, RFC 9110 §8.6 and §9.3.6).
     """
     if response.version[0] != "1":
-        raise BadResponse("bad_version", f"The origin speaks HTTP/{response.version}.")
+        raise BadResponse("bad_version", f"The origin responded with HTTP/{response.version}, not with HTTP/1.")
     status = response.status
     if status > 599 and not any_status:
         # RFC 9110 §15: values outside 100..599 are invalid.
-        raise BadResponse("bad_status", f"The origin sent the status {status}.")
+        raise BadResponse("bad_status", f"The origin sent the status {status}, which is not within 100..599.")
     headers = response.headers
     _check_fields(headers, BadResponse)
     _, lengths, codings = _judged(headers)
@@ -87,13 +87,17 @@ def check_response(response: Response, method: str, *, any_status: bool = False)
 
 @public("trio_tsconnect.message")
 def check_switch(response: Response, offered: Collection[str]) -> None:
-    """Refuse a 101 that is none: of HTTP/1.0, without Upgrade and an announcement of it in Connection, or to what was not offered (RFC 9110 §7.8)."""
+    """Validate a 101 response (RFC 9110 §7.8). `offered` holds the protocols in the request's Upgrade field, in lower case.
+
+    Raise `BadResponse` if nothing was offered, if the response is of HTTP/1.0, if Upgrade is missing or not listed in Connection, if it
+    names a protocol that was not offered, or if there is more than one Sec-WebSocket-Accept.
+    """
     if not offered:
-        raise BadResponse("unexpected_switch", "The origin switched protocols, which nobody asked for.")
+        raise BadResponse("unexpected_switch", "The origin switched protocols, but the request offered none.")
     headers = response.headers
     chosen = headers.tokens("upgrade")
     if response.version == "1.0" or not chosen or "upgrade" not in headers.tokens("connection"):
-        raise BadResponse("bad_switch", "The origin switched protocols without saying to which.")
+        raise BadResponse("bad_switch", "The origin switched protocols without naming the protocol in Upgrade and Connection.")
     if not set(chosen) <= set(offered):
         raise BadResponse("bad_switch", "The origin switched to a protocol that was not offered.")
     if len(headers.get_all("sec-websocket-accept")) > 1:
@@ -102,7 +106,7 @@ def check_switch(response: Response, offered: Collection[str]) -> None:
 
 @public("trio_tsconnect.message")
 def check_trailers(headers: Headers, error: type[MessageError] = BadRequest) -> None:
-    """Judge the fields after the last chunk: raise `error` for what is malformed, drop what must not be in trailers (RFC 9110 §6.5.1)."""
+    """Validate trailer fields. Raise `error` for malformed ones; remove fields that must not be trailers (RFC 9110 §6.5.1)."""
     _check_fields(headers, error)
     headers.remove(FORBIDDEN_IN_TRAILERS)
     drop_twins(headers, FORBIDDEN_IN_TRAILERS)
@@ -126,13 +130,13 @@ def _judged(headers: Headers) -> tuple[list[bytes], list[bytes], list[bytes]]:
 def _check_request_line(request: Request) -> None:
     method, target = request.method, request.target
     if method == "PRI":
-        # RFC 9113 §3.4: the preface is chosen so that HTTP/1 servers stop here.
-        raise BadRequest("http2_preface", "This connection speaks HTTP/1.1, and the request is the beginning of HTTP/2.")
+        # RFC 9113 §3.4: the HTTP/2 preface is designed to be rejected by HTTP/1 servers.
+        raise BadRequest("http2_preface", "The client sent an HTTP/2 preface on an HTTP/1.1 connection.")
     if request.version != "1.1" and request.version[0] != "1":
-        # RFC 9110 §15.6.6. A minor version above 1 is read as 1.1 (RFC 9110 §2.5).
-        raise BadRequest("bad_version", f"HTTP/{request.version} is not spoken here.", 505)
+        # RFC 9110 §15.6.6. A minor version above 1 is treated as 1.1 (RFC 9110 §2.5).
+        raise BadRequest("bad_version", f"HTTP/{request.version} is not supported.", 505)
     if "#" in target:
-        # RFC 9112 §3.2: none of the forms has a fragment.
+        # RFC 9112 §3.2: no form of request target has a fragment.
         raise BadRequest("bad_target", f"The request target {target[:80]!r} has a fragment.")
     if target[0] != "/" or method == "CONNECT":
         _check_other_form(method, target)
@@ -141,7 +145,7 @@ def _check_request_line(request: Request) -> None:
 def _check_other_form(method: str, target: str) -> None:
     try:
         if method == "CONNECT":
-            # RFC 9112 §3.2.3: authority-form, for CONNECT alone; RFC 9110 §9.3.6: with a port.
+            # RFC 9112 §3.2.3: authority-form is for CONNECT only. RFC 9110 §9.3.6: it has a port.
             if parse_authority(target)[1] is None:
                 raise ValueError(f"{target[:80]!r} has no port")
         elif is_absolute_form(target):
@@ -150,13 +154,13 @@ def _check_other_form(method: str, target: str) -> None:
             raise ValueError(f"{target[:80]!r} is neither a path nor an absolute URI")
         elif method != "OPTIONS":
             # RFC 9112 §3.2.4
-            raise ValueError("'*' is for OPTIONS")
+            raise ValueError("'*' is for OPTIONS only")
     except ValueError as error:
-        raise BadRequest("bad_target", f"The request target is not acceptable: {error}.") from error
+        raise BadRequest("bad_target", f"The request target is invalid: {error}.") from error
 
 
 def _check_fields(headers: Headers, error: type[MessageError]) -> None:
-    # Two passes in C over the joined bytes; which field it was is found out only when there is one to blame.
+    # Two passes in C over the joined bytes. Only if one of them fails is the invalid field searched.
     fields = headers.fields
     names = [field[1] for field in fields]
     if b"" in names or b"".join(names).translate(None, TCHARS) or b"".join([field[2] for field in fields]).translate(None, VALUE_BYTES):
@@ -170,8 +174,8 @@ def _blame(fields: list[Field], error: type[MessageError]) -> MessageError:
             return error("bad_field_name", f"The field name {shown} is not a token.")
         bad = value.translate(None, VALUE_BYTES)
         if bad:
-            return error("bad_field_value", f"The value of field {shown} has the control character {bad[:1]!r}.")
-    raise AssertionError("no field is to blame")
+            return error("bad_field_value", f"The value of field {shown} contains the control character {bad[:1]!r}.")
+    raise AssertionError("no field is invalid")
 
 
 def _check_host(hosts: list[bytes]) -> None:
@@ -179,25 +183,25 @@ def _check_host(hosts: list[bytes]) -> None:
     if len(hosts) > 1:
         raise BadRequest("duplicate_host", "The request has more than one Host field.")
     if not hosts[0]:
-        return  # That is what a URI without authority makes; `target_uri` says whether one is needed.
+        return  # a URI without authority has an empty Host; `target_uri` decides if a host is required
     try:
         parse_authority(hosts[0].decode("latin-1"))
     except ValueError as error:
-        raise BadRequest("bad_host", f"The Host field is not acceptable: {error}.") from error
+        raise BadRequest("bad_host", f"The Host field is invalid: {error}.") from error
 
 
 def _check_content_length(headers: Headers, lengths: list[bytes], error: type[MessageError]) -> None:
-    # RFC 9110 §8.6: Content-Length = 1*DIGIT; a list of equal values may be taken for one of them.
+    # RFC 9110 §8.6: Content-Length = 1*DIGIT. A list of equal values may be replaced by one of them.
     if len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= _MAX_LENGTH_DIGITS:
         return
     values = {member.strip(b" \t") for value in lengths for member in value.split(b",")}
     if len(values) > 1:
-        raise error("conflicting_content_length", "The message has Content-Length values that are not the same number.")
+        raise error("conflicting_content_length", "The message has different Content-Length values.")
     value = values.pop()
     if not value.isdigit():
         raise error("bad_content_length", f"Content-Length {value[:40]!r} is not a number.")
     if len(value) > _MAX_LENGTH_DIGITS:
-        raise error("bad_content_length", "Content-Length is absurdly long.")
+        raise error("bad_content_length", f"Content-Length has more than {_MAX_LENGTH_DIGITS} digits.")
     headers[b"Content-Length"] = value
 
 
@@ -205,7 +209,7 @@ def _check_transfer_encoding(headers: Headers, codings: list[bytes], lengths: li
     if lengths:
         raise _conflict(error)
     if version == "1.0":
-        # RFC 9112 §6.1: framing of an HTTP/1.0 message with Transfer-Encoding is faulty.
+        # RFC 9112 §6.1: the framing of an HTTP/1.0 message with Transfer-Encoding is faulty.
         raise error("transfer_encoding_in_http_1_0", "An HTTP/1.0 message cannot have Transfer-Encoding.")
     if codings == [_CHUNKED]:
         return
@@ -219,19 +223,19 @@ def _refused_coding(members: list[bytes], error: type[MessageError]) -> MessageE
     names = [member.partition(b";")[0].strip() for member in members]
     if b"" in names or _CHUNKED in names[:-1] or names == [_CHUNKED]:
         # RFC 9112 §6.1 and §7.1: chunked is the last coding, applied once, and has no parameters.
-        return error("bad_transfer_encoding", "Transfer-Encoding is something other than chunked, once, and nothing after it.")
-    # RFC 9112 §6.1: a coding that is not understood is answered with 501. Of an origin, it is a bad response.
+        return error("bad_transfer_encoding", "Transfer-Encoding must be chunked, once, as the last coding and without parameters.")
+    # RFC 9112 §6.1: respond with 501 to an unknown coding in a request. From an origin, it is an invalid response.
     unknown = next(name for name in names if name != _CHUNKED)
     status = 501 if error is BadRequest else None
-    return error("unknown_transfer_coding", f"The transfer coding {unknown[:40]!r} is not understood.", status)
+    return error("unknown_transfer_coding", f"The transfer coding {unknown[:40]!r} is not supported.", status)
 
 
 def _conflict(error: type[MessageError]) -> MessageError:
-    # RFC 9112 §6.3, rule 3: this is how request smuggling looks, and it ought to be handled as an error.
+    # RFC 9112 §6.3, rule 3: this may be request smuggling, and ought to be handled as an error.
     return error("conflicting_framing", "The message has both Transfer-Encoding and Content-Length.")
 
 
 def _check_contentless(request: Request) -> None:
-    # RFC 9110 §9.3.6 and §9.3.8: CONNECT has no content and TRACE must not have any; what others would take it for is not worth learning.
+    # RFC 9110 §9.3.6 and §9.3.8: CONNECT has no content, and TRACE must not have any. Other parties may interpret such content differently.
     if "transfer-encoding" in request.headers or request.headers["content-length"].strip("0"):
         raise BadRequest("unexpected_content", f"A {request.method} request cannot have content.")

@@ -1,7 +1,7 @@
-"""A field and its twins with underscores.
+"""Fields whose names differ from another name only in `_` for `-`.
 
-A server that hands fields to programs as variables (CGI, RFC 3875 §4.1.18; WSGI) makes `-` and `_` one: to such a program `X_User` is `X-User`.
-So wherever the proxy owns a name, a client that spells it with an underscore would speak in the proxy's name.
+A server that passes fields to programs as variables (CGI, RFC 3875 §4.1.18; WSGI) maps `-` and `_` to the same character: for such a
+program `X_User` is `X-User`. So a client could set a field that only the proxy may set, by spelling its name with an underscore.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from trio_tsconnect.message._forwarded import is_claim
 from trio_tsconnect.message._headers import Headers
 
 OWNED = HOP_BY_HOP | frozenset(b"host via content-length content-type trailer expect max-forwards date proxy-authorization".split())
-"""Names that the proxy writes or judges in every request, beside what `is_claim` knows."""
+"""Names of fields that the proxy writes or validates in every request, in addition to those of `is_claim`."""
 
 
 @public("trio_tsconnect.message")
 def drop_twins(headers: Headers, owned: Container[bytes] = ()) -> None:
-    """Remove every field with an underscore whose name, with hyphens, is the proxy's, is in `owned`, or is there in that form as well.
+    """Remove fields with underscores in their names that stand for another field: with hyphens, the name is in `owned`, is the proxy's, or
+    is present.
 
-    Whoever has written a field has written it with hyphens, so what stands beside it with underscores is somebody else's word.
+    The last case: the party that wrote the present field spelled it with hyphens, so another party added the variant with underscores.
     """
     names = [field[1] for field in headers.fields]
     if b"_" not in b"".join(names):
@@ -43,7 +44,10 @@ def drop_underscored(headers: Headers) -> None:
 
 @public("trio_tsconnect.message")
 def drop_claimed(trailers: Headers, head: Headers, *, present: bool = False) -> Headers:
-    """The trailers without those whose names were claimed in the head (`Headers.claim`), or (`present`) are in it, as the proxy sends it on."""
+    """Return the trailers without those whose names were claimed in the head (`Headers.claim`).
+
+    With `present`, also drop those whose names are in the head. The head must be the one that the proxy sends.
+    """
     taken = head.claimed | {field[1] for field in head.fields} if present else head.claimed
     if not taken:
         return trailers

@@ -1,8 +1,8 @@
-"""Target URIs: what a request is for, whichever of the four forms its target has (RFC 9112 §3.2 and §3.3).
+"""Target URIs: the resource that a request asks for, in any of the four forms of a request target (RFC 9112 §3.2 and §3.3).
 
-The one law: no host that leaves this module is an address in disguise. Letters are lower case, IPv6 addresses are canonical, one that only wraps
-an IPv4 address is that address, and numbers that a resolver would take for an IPv4 address although they are not written as one (`127.1`,
-`0x7f000001`) are refused; so a rule about `127.0.0.1` cannot be walked around.
+Invariant: every host that this module returns is in one canonical form. Letters are lower case. IPv6 addresses are canonical, and an
+IPv4-mapped one is returned as the IPv4 address. Numbers that a resolver would accept as an IPv4 address although they are not in
+dotted-decimal form (`127.1`, `0x7f000001`) are rejected. So no other spelling of an address can bypass a rule about `127.0.0.1`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from trio_tsconnect.message._message import Request
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-# RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ), but for the comma, which is how two Host fields look when joined, and
-# for pct-encoded, whose sign resolvers read as the beginning of a zone. RFC 1035 §2.3.4: no label is empty or longer than 63.
+# RFC 3986 §3.2.2: reg-name = *( unreserved / pct-encoded / sub-delims ), with two exceptions. The comma is excluded, because two Host
+# fields look like that when joined. Percent-encoding is excluded, because resolvers read "%" as the beginning of a zone. RFC 1035 §2.3.4: a
+# label has 1 to 63 octets.
 _REG_NAME = re.compile(r"[a-z0-9\-_~!$&'()*+;=]{1,63}(?:\.[a-z0-9\-_~!$&'()*+;=]{1,63})*\.?")
 _MAX_NAME = 255
 _PORT = re.compile(r"[0-9]{0,5}")  # RFC 3986 §3.2.3: port = *DIGIT
@@ -34,8 +35,8 @@ _PATH = re.compile(r"/[!-\"$-~]*|\*")  # visible ASCII without "#"
 def parse_authority(text: str) -> tuple[str, int | None]:
     """Split `uri-host [ ":" port ]` (RFC 3986 §3.2) into the host, in lower case and without brackets, and the port.
 
-    Strict: no user information (RFC 9110 §4.2.4), no white space, a port of 0..65535 (an empty one is None), IPv6 in brackets and without a
-    zone. `ValueError` says what is wrong.
+    Strict: no user information (RFC 9110 §4.2.4), no white space, a port of 0..65535 (an empty port is returned as None), IPv6 in brackets
+    and without a zone. Raise ValueError that names the error.
     """
     host, port_text = _split_port(text)
     if _PORT.fullmatch(port_text) is None or int(port_text or 0) > 65535:
@@ -64,7 +65,7 @@ def _ipv6(address: str) -> str:
 
 
 def _reg_name(host: str) -> str:
-    # The ASCII test first: lower() turns a few other letters (the Kelvin sign) into ASCII ones.
+    # Test `host` for ASCII, not only `lower`: lower() turns a few non-ASCII letters (the Kelvin sign) into ASCII letters.
     lower = host.lower()
     if not host.isascii() or len(host) > _MAX_NAME or _REG_NAME.fullmatch(lower) is None:
         raise ValueError(f"{host[:80]!r} is not a host name (RFC 3986 §3.2.2)")
@@ -74,7 +75,7 @@ def _reg_name(host: str) -> str:
             ipaddress.IPv4Address(lower)
         except ValueError:
             raise ValueError(f"{host[:80]!r} ends in a number but is not an IPv4 address") from None
-    # The same name in the DNS, and so the same host to every rule: the dot that ends an absolute one is dropped.
+    # The final dot of an absolute name is dropped: it is the same name in the DNS, and must be the same host for every rule.
     return lower.removesuffix(".") or lower
 
 
@@ -89,7 +90,7 @@ def _is_host(host: str) -> bool:
 def _parts(text: str) -> tuple[str, str, int, str]:
     match = _ABSOLUTE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text[:80]!r} is not scheme://host[:port][/path][?query], without a fragment")
+        raise ValueError(f"{text[:80]!r} is not scheme://host[:port][/path][?query] without a fragment")
     scheme = match[1].lower()
     if scheme not in DEFAULT_PORTS:
         raise ValueError(f"scheme {match[1][:40]!r} is not one of {', '.join(DEFAULT_PORTS)}")
@@ -99,19 +100,19 @@ def _parts(text: str) -> tuple[str, str, int, str]:
 
 
 def check_absolute(text: str) -> None:
-    """`ValueError` for what `TargetURI.parse` would not take."""
+    """Raise ValueError for text that `TargetURI.parse` rejects."""
     _check_path(_parts(text)[3])
 
 
 def _check_path(path: str) -> None:
     if _PATH.fullmatch(path) is None:
-        raise ValueError(f"path {path[:80]!r} is not visible ASCII that begins with '/', or '*'")
+        raise ValueError(f"path {path[:80]!r} is neither '*' nor visible ASCII that begins with '/' and has no '#'")
 
 
 @public("trio_tsconnect.message")
 @attrs.frozen
 class TargetURI:
-    """What a request is for. `str()` gives it as a URI; checked when made: `ValueError`.
+    """The URI that a request asks for. `str()` returns it as text. The attributes are validated on creation: ValueError.
 
     >>> TargetURI.parse("HTTP://Site.Example:8080?q=1")
     TargetURI(scheme='http', host='site.example', port=8080, path='/?q=1')
@@ -122,7 +123,7 @@ class TargetURI:
     host: str
     """Host name or address in lower case; IPv6 without brackets."""
     port: int
-    """0..65535, the scheme's own where none was given."""
+    """The port, 0..65535; `parse` uses the default port of the scheme if the text has none."""
     path: str = "/"
     """Path and query, beginning with "/"; or "*" (RFC 9112 §3.2.4)."""
 
@@ -137,12 +138,12 @@ class TargetURI:
 
     @classmethod
     def parse(cls, text: str) -> TargetURI:
-        """Parse `scheme://authority[path][?query]`; `ValueError` says what is wrong."""
+        """Parse `scheme://authority[path][?query]`. Raise ValueError that names the error."""
         return cls(*_parts(text))
 
     @property
     def authority(self) -> str:
-        """Host and port as in a Host field: IPv6 in brackets, the port left out where it is the scheme's own."""
+        """Host and port as in a Host field: IPv6 in brackets, without the default port of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -152,46 +153,47 @@ class TargetURI:
 
 
 def is_absolute_form(target: str) -> bool:
-    """Whether a request target is in absolute form (RFC 9112 §3.2.2), going by what can be no other form."""
+    """Return True if a request target is in absolute form (RFC 9112 §3.2.2). Other forms begin with "/" or "*", or contain no "://"."""
     return "://" in target and target[0] not in "/*"
 
 
 @public("trio_tsconnect.message")
 def target_uri(request: Request, *, scheme: str = "http", default_authority: str | None = None) -> TargetURI:
-    """Reconstruct the target URI of a request (RFC 9112 §3.3), with `scheme` for the forms that name none.
+    """Reconstruct the target URI of a request (RFC 9112 §3.3). `scheme` is used for the forms that name no scheme.
 
-    A target in absolute form wins over the Host field (RFC 9112 §3.2.2). Without either, an HTTP/1.0 request gets `default_authority`, and is
-    refused where there is none: `BadRequest` "no_host". So is every HTTP/1.1 request without Host, whatever its target says (RFC 9112 §3.2). For
-    CONNECT host and port are those of the target, the path is "/".
+    A target in absolute form takes precedence over the Host field (RFC 9112 §3.2.2). Without either, an HTTP/1.0 request gets
+    `default_authority`; if that is None, raise `BadRequest` "no_host". Raise it also for every HTTP/1.1 request without Host, whatever its
+    target (RFC 9112 §3.2). For CONNECT, host and port are those of the target and the path is "/". Raise `BadRequest` "bad_target" or
+    "bad_host" for invalid values.
     """
     target = request.target
     if request.version != "1.0" and b"host" not in request.headers:
-        raise BadRequest("no_host", "The request has no Host field, which HTTP/1.1 demands (RFC 9112 section 3.2).")
+        raise BadRequest("no_host", "The request has no Host field, which HTTP/1.1 requires (RFC 9112 section 3.2).")
     try:
         if request.method == "CONNECT":
             return _connect_uri(target, scheme)
         if is_absolute_form(target):
             return _absolute_uri(request.method, target)
     except ValueError as error:
-        raise BadRequest("bad_target", f"The request target is not acceptable: {error}.") from error
+        raise BadRequest("bad_target", f"The request target is invalid: {error}.") from error
     if target[0] != "/" and not (target == "*" and request.method == "OPTIONS"):
         raise BadRequest("bad_target", f"The request target {target[:80]!r} is in none of the four forms of RFC 9112 §3.2.")
     host, port = _authority(request, default_authority)
     try:
         return TargetURI(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, target)
     except ValueError as error:
-        raise BadRequest("bad_target", f"The request target is not acceptable: {error}.") from error
+        raise BadRequest("bad_target", f"The request target is invalid: {error}.") from error
 
 
 def _authority(request: Request, default: str | None) -> tuple[str, int | None]:
-    # RFC 9110 §4.2.1: an "http" URI with an empty host is invalid, so an empty Host is as good as none.
+    # RFC 9110 §4.2.1: an "http" URI with an empty host is invalid, so an empty Host field is treated as a missing one.
     host = request.headers.get("host") or (default if request.version == "1.0" else None)
     if not host:
         raise BadRequest("no_host", "The request names no host, neither in its target nor in a Host field.")
     try:
         return parse_authority(host)
     except ValueError as error:
-        raise BadRequest("bad_host", f"The Host field is not acceptable: {error}.") from error
+        raise BadRequest("bad_host", f"The Host field is invalid: {error}.") from error
 
 
 def _connect_uri(target: str, scheme: str) -> TargetURI:

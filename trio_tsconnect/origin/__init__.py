@@ -1,4 +1,4 @@
-"""What a request is sent to: TCP, TLS, Unix sockets, origins that plugins play; and the pool of connections to them."""
+"""Origins (TCP, TLS, Unix sockets, plugins that intercept) and the pool of connections to them."""
 
 from trio_tsconnect.origin._intercept import InterceptOrigin as InterceptOrigin
 from trio_tsconnect.origin._origin import TLS as TLS

@@ -1,6 +1,7 @@
-"""A plugin as the origin: it is handed the far end of a virtual connection and speaks HTTP on it.
+"""A plugin as the origin: it gets the other end of a virtual connection and speaks HTTP on it.
 
-The law: what a plugin serves lives and ends with the transaction that it serves, in its session's nursery.
+Invariant: the task that runs `serve` is started in the nursery of the session, and is cancelled when the transaction closes its end of the
+connection.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from trio_tsconnect.stream import Identity, close_now, make_pair, window_of
 @public("trio_tsconnect.origin")
 @attrs.frozen(eq=False)
 class InterceptOrigin:
-    """The origin that a plugin plays for one transaction. Each is an origin of its own, so its connection serves nobody else."""
+    """An origin served by a plugin, for one transaction. Instances compare by identity, so the pool never shares their connections."""
 
     serve: Serve
+    """Function of the plugin that serves HTTP/1.1 on a stream."""
     plugin: str
-    """The plugin's name in the log."""
+    """Name of the plugin in the log."""
     identity: Identity
-    """What both ends say about themselves."""
+    """Identity of both ends of the virtual connection."""
     nursery: trio.Nursery
-    """Where `serve` runs: that of the transaction's session."""
+    """Nursery of the session, in which `serve` runs."""
     failed: Callable[[BaseException], object]
-    """Called with an exception that `serve` raises."""
+    """Callback for an exception that `serve` raises."""
     persistent: bool = False
 
     @property
     def name(self) -> str:
-        """The plugin's."""
+        """Name for error messages."""
         return f"plugin {self.plugin}"
 
     async def open(self) -> trio.abc.Stream:
-        """Start the plugin's `serve` on the other end."""
+        """Start `serve` on one end of a new virtual connection, and return the other end."""
         ours, theirs = make_pair(self.identity, window_of(8), 0)
         scope = trio.CancelScope()
         theirs.watch_peer(lambda _reason: scope.cancel())
@@ -49,7 +51,7 @@ class InterceptOrigin:
                     await self.serve(theirs)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 theirs.break_off("the plugin's connection broke")
-            except BaseException as exc:  # noqa: BLE001 - sorted out
+            except BaseException as exc:  # noqa: BLE001 - sort_out separates cancellation and Ctrl-C from failures of the plugin
                 failure, passing = sort_out(exc)
                 if failure is not None:
                     self.failed(failure)

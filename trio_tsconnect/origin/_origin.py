@@ -1,7 +1,7 @@
-"""Origins: whatever can be opened as a stream.
+"""Origins: hashable values that can be opened as a stream.
 
-The law: an origin is a hashable value with one verb, `open`. The pool keeps connections by that value, so everything that makes two
-connections different (the port, the server name, the trust) is in it.
+Invariant: two origins that compare equal can share a connection. The pool stores connections by origin, so the value contains everything
+that makes two connections different: port, TLS server name and trust settings.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 @public("trio_tsconnect.origin")
 class Origin(Protocol):
-    """Something that answers requests on a stream."""
+    """A server that answers HTTP requests on a stream."""
 
     @property
     def name(self) -> str:
-        """What to call it in an error."""
+        """Name for error messages."""
         ...
 
     @property
     def persistent(self) -> bool:
-        """Whether its connections may serve several transactions, one after another."""
+        """True if a connection may be used for several transactions, one after another."""
         ...
 
     async def open(self) -> trio.abc.Stream:
-        """A fresh connection. `TransactionFailure` says why there is none; cancelled, it leaves nothing open."""
+        """Open a new connection. Raises `TransactionFailure` if that fails. If it is cancelled, nothing stays open."""
         ...
 
     def __hash__(self) -> int: ...
@@ -46,17 +46,17 @@ class Origin(Protocol):
 @public("trio_tsconnect.origin")
 @attrs.frozen
 class TLS:
-    """How to trust an origin."""
+    """TLS settings for an origin."""
 
     server_name: str
-    """The name to ask for (SNI) and to verify."""
+    """Server name for SNI and for verification."""
     verify: bool = True
-    """Whether the certificate must prove that name."""
+    """True if the certificate must be valid for that name."""
     ca_file: str | None = None
-    """PEM file of the authorities to trust; None: the system's."""
+    """PEM file of the certificate authorities to trust. None: the system's."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # loading CA certificates is slow; a file that changes later is not read again
 def _context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     if not verify:
@@ -69,7 +69,7 @@ def _context(verify: bool, ca_file: str | None) -> ssl.SSLContext:
 @public("trio_tsconnect.origin")
 @attrs.frozen
 class TCPOrigin:
-    """A host and a port, in clear text or with TLS."""
+    """An origin at a TCP host and port, in cleartext or with TLS."""
 
     host: str
     port: int
@@ -78,15 +78,15 @@ class TCPOrigin:
 
     @property
     def name(self) -> str:
-        """Host and port."""
+        """Host and port, for error messages."""
         return f"{self.host}:{self.port}"
 
     async def open(self) -> trio.abc.Stream:
-        """Connect (all of the name's addresses, RFC 8305) and shake hands."""
+        """Connect to the host, trying all of its addresses (RFC 8305), and do the TLS handshake if TLS is used."""
         try:
             stream = await trio.open_tcp_stream(self.host, self.port)
         except (socket.gaierror, UnicodeError):
-            raise TransactionFailure(Failure.ORIGIN_NAME_NOT_FOUND, "The origin's name has no address.") from None
+            raise TransactionFailure(Failure.ORIGIN_NAME_NOT_FOUND, "The host name of the origin cannot be resolved.") from None
         except OSError as exc:
             raise _refusal(exc) from None
         return stream if self.tls is None else await _secure(stream, self.tls)
@@ -95,7 +95,7 @@ class TCPOrigin:
 @public("trio_tsconnect.origin")
 @attrs.frozen
 class UnixOrigin:
-    """A Unix socket."""
+    """An origin at a Unix socket, in cleartext or with TLS."""
 
     path: str
     tls: TLS | None = None
@@ -103,11 +103,11 @@ class UnixOrigin:
 
     @property
     def name(self) -> str:
-        """The path."""
+        """Path of the socket, for error messages."""
         return self.path
 
     async def open(self) -> trio.abc.Stream:
-        """Connect."""
+        """Connect to the socket, and do the TLS handshake if TLS is used."""
         try:
             stream = await trio.open_unix_socket(self.path)
         except OSError as exc:
@@ -116,7 +116,7 @@ class UnixOrigin:
 
 
 def _refusal(exc: OSError) -> TransactionFailure:
-    """What trio says of one attempt, or of all of them, that failed: the origin's doing, unless we have come to an end."""
+    """Return the failure for a connection error: `NO_DESCRIPTORS` if the proxy is out of resources, otherwise `ORIGIN_REFUSED`."""
     cause = exc.__cause__
     attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (exc, cause)
     if any(isinstance(each, OSError) and each.errno in _EXHAUSTED for each in attempts):
@@ -129,7 +129,7 @@ async def _secure(stream: trio.SocketStream, tls: TLS) -> trio.abc.Stream:
         context = _context(tls.verify, tls.ca_file)
     except (OSError, ssl.SSLError) as exc:
         await close_now(stream)
-        raise TransactionFailure(Failure.ORIGIN_TLS, f"The authorities to trust cannot be read: {exc.strerror}.") from None
+        raise TransactionFailure(Failure.ORIGIN_TLS, f"The CA certificates cannot be loaded: {exc.strerror}.") from None
     transport = ProbedTransport(stream)
     secured: trio.SSLStream[ProbedTransport] = trio.SSLStream(transport, context, server_hostname=tls.server_name, https_compatible=True)
     try:
@@ -138,7 +138,7 @@ async def _secure(stream: trio.SocketStream, tls: TLS) -> trio.abc.Stream:
         await close_now(stream)
         reason = getattr(exc.__cause__, "verify_message", None) or getattr(exc.__cause__, "reason", None) or "the connection ended"
         raise TransactionFailure(Failure.ORIGIN_TLS, f"The TLS handshake with the origin failed: {reason}.") from None
-    except BaseException:
+    except BaseException:  # most likely cancelled: leave nothing open
         await close_now(stream)
         raise
     return secured

@@ -1,15 +1,24 @@
-"""Connections to origins, kept for the next request.
+"""The pool of connections to origins: it keeps idle connections and enforces `max_connections`.
 
-The law: what happens is decided in one synchronous piece, with no await between looking and taking; I/O comes after, and whatever
-interrupts it gives back what was taken. So the counts are right at every checkpoint, and a cancel leaks nothing.
+Invariant: at every checkpoint, `_Place.taken` is the number of connections used by transactions, plus those granted to waiting
+transactions, plus the attempts to connect. `taken` and the idle connections together exceed the limit only for transactions with an
+ancestor that holds a connection (`beyond_limit`), which would otherwise wait for that ancestor forever, or after a plugin has lowered the
+limit.
 
-A connection is in one of three hands: idle here, with a transaction, or on its way to a transaction that waits for it. `_Place.taken`
-counts the last two and the attempts to connect; with the idle ones it exceeds the limit only for a transaction whose ancestors hold a
-connection (`beyond_limit`), because it must not wait for them.
+Theory of operation. At a checkpoint a task may be cancelled, and other tasks run. A pool that checks the count, awaits a connection and
+counts it afterwards gives the last place to two tasks. A pool that counts first loses the place if a cancelled task does not count down. A
+pool that only wakes a waiter lets a new transaction take the place before the waiter runs.
 
-Where an origin has a limit, three rules keep one client from having all of it. No client connection and no client address holds more than
-`max_share` of the limit. A place that comes free goes to the waiting client that holds the fewest. And who waits looks after those that hold a
-place without moving: the longest stalled one is told to give up after `stall_timeout`. Without a limit none of this costs anything.
+So checking and taking are one synchronous step without an await. I/O comes after it, and every exception handler around that I/O gives back
+what was taken. A free place is not announced to waiters: the task that frees it takes it again on behalf of one waiter (`_grant`). From
+then on the waiter owns the place, and gives it back if it is cancelled before it could use it.
+
+Shares: if an origin has a limit, `held` counts places by client connection and by client address. Neither may hold more than `max_share` of
+the limit. A free place goes to the waiter whose client holds the fewest; among equals the one that waits longest.
+
+Stalls: a client that stops reading or sending would hold its place until `inactivity_timeout`. Each waiter therefore watches the
+connections in use. It ends the transaction that has waited longest for its client, once that exceeds `stall_timeout`. There is no
+watchdog task. Without a limit, shares and stalls cost nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +37,13 @@ from trio_tsconnect.origin._origin import Origin
 from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input
 
 Holder = tuple[Hashable, ...]
-"""The keys under which a place counts: a client's connection and its address; empty for the process's own requests."""
+"""Keys by which a place is counted: the client connection and the client address. Empty for internal requests and without a limit."""
 
 
 @public("trio_tsconnect.origin")
 @attrs.define(eq=False)
 class OriginConnection:
-    """One connection to an origin, while a transaction has it."""
+    """One connection to an origin, idle or used by a transaction."""
 
     origin: Origin
     stream: trio.abc.Stream
@@ -43,20 +52,20 @@ class OriginConnection:
     uses: int = 0
     idle_until: float = 0.0
     holder: Holder = ()
-    """Who has it, where its origin has a limit."""
+    """Keys by which it is counted. Empty without a limit, for internal requests, and while idle."""
     stalled_since: float = math.inf
-    """When its transaction began to wait for its client; infinite while it does not."""
+    """Trio time at which its transaction started to wait for its client; `inf` while it does not wait."""
     give_up: Callable[[], object] | None = None
-    """Ends its transaction."""
+    """Callback that ends its transaction."""
 
     @property
     def reused(self) -> bool:
-        """Whether another request went over it before."""
+        """True if it was used for another request before."""
         return self.uses > 1
 
 
 class _Waiter:
-    """A transaction in line. What it waits for is put into its hand: a connection, or None, the right to make one."""
+    """A waiting transaction. When `granted`, it owns a place: `given` is a connection, or None if it has to connect itself."""
 
     __slots__ = ("given", "granted", "holder", "wake")
 
@@ -68,64 +77,64 @@ class _Waiter:
 
 
 class _Place:
-    """What the pool has of one origin."""
+    """The connections, counts and waiters of one origin."""
 
     __slots__ = ("held", "idle", "limit", "line", "most", "taken", "with_clients")
 
     def __init__(self) -> None:
-        self.idle: deque[OriginConnection] = deque()  # the most recently used at the right
+        self.idle: deque[OriginConnection] = deque()  # most recently used last
         self.line: deque[_Waiter] = deque()
         self.taken = 0
-        self.limit = math.inf  # as the transaction that came last has it, for a rule may have its own
-        self.most = math.inf  # of one holder
+        self.limit = math.inf  # of the latest `acquire`: a plugin may change the limit for its transaction
+        self.most = math.inf  # places of one holder
         self.held: Counter[Hashable] = Counter()
         self.with_clients: set[OriginConnection] = set()
 
     def bound(self, config: OriginConfig) -> None:
-        """Take over the limit of the configuration."""
+        """Set the limits from the configuration of the transaction that acquires."""
         if config.max_connections is None:
             self.limit = self.most = math.inf
         else:
             self.limit, self.most = config.max_connections, math.ceil(config.max_connections * config.max_share)
 
     def admits(self, holder: Holder) -> bool:
-        """True if a client that holds so many may have one more."""
+        """Return True if no key of the holder has reached its share."""
         return all(self.held[key] < self.most for key in holder)
 
     def next_in_line(self) -> _Waiter | None:
-        """The waiting client that holds the fewest places, the one that waits longest among equals; None if none may have one more."""
+        """Return the admitted waiter whose client holds the fewest places (the longest-waiting one among equals), or None."""
         admitted = [waiter for waiter in self.line if self.admits(waiter.holder)]
         return min(admitted, key=lambda waiter: max((self.held[key] for key in waiter.holder), default=0), default=None)
 
     def take(self, holder: Holder) -> None:
-        """One more is taken."""
+        """Count one more place as taken."""
         self.taken += 1
         self.held.update(holder)
 
     def give(self, holder: Holder) -> None:
-        """One fewer is taken."""
+        """Count one place less as taken."""
         self.taken -= 1
         for key in holder:
             self.held[key] -= 1
-            if not self.held[key]:
+            if not self.held[key]:  # keep no entry for clients that have left
                 del self.held[key]
 
 
 @attrs.frozen(kw_only=True)
 class PoolStatistics:
-    """What a pool holds at this moment."""
+    """Number of connections and waiters of a pool at one moment."""
 
     idle: int
-    """Connections that wait for a request."""
+    """Idle connections."""
     taken: int
-    """Connections that serve one, or are being made for one."""
+    """Connections that are used by a transaction or are being opened."""
     waiting: int
-    """Transactions that wait for a connection."""
+    """Transactions waiting for a connection."""
 
 
 @public("trio_tsconnect.origin")
 class Pool:
-    """All connections of a proxy to its origins."""
+    """The connections of a proxy to its origins."""
 
     def __init__(self, next_id: Callable[[], int], limits: HeadLimits, parser: Parser) -> None:
         self._next_id = next_id
@@ -133,16 +142,17 @@ class Pool:
         self._parser = parser
         self._places: dict[Origin, _Place] = {}
         self._closed = False
-        self._next_end = math.inf  # when `run` looks next, unless it is woken
-        self._earlier = trio.Event()  # set when a connection becomes idle that is due before that
+        self._next_end = math.inf  # trio time at which `run` checks next, unless `_earlier` is set
+        self._earlier = trio.Event()  # set when a connection becomes idle that expires before that
 
     async def acquire(
         self, origin: Origin, config: OriginConfig, *, fresh: bool = False, beyond_limit: bool = False, holder: Holder = ()
     ) -> OriginConnection:
-        """A connection for one request. `TransactionFailure` when there is none to be had: 502, 503 or 504.
+        """Return a connection for one request, idle or new. The caller must pass it to `release` or `discard`.
 
-        `fresh`: not one that was used before. `beyond_limit`: do not wait in line, for the one who holds the last is waiting for us. `holder`: on
-        whose account it counts where the origin has a limit.
+        Waits up to `config.wait_timeout` seconds at the limit. Raises `TransactionFailure`: 502 or 504 if connecting fails, 503 after the
+        wait. `fresh`: do not reuse a connection. `beyond_limit`: do not wait, because an ancestor that waits for this transaction may hold
+        the last place. `holder`: keys by which the connection is counted. If it is cancelled, nothing stays taken.
         """
         place = self._places.get(origin)
         if place is None:
@@ -154,13 +164,13 @@ class Pool:
             connection = self._take_idle(place, stale, holder) if admitted and not fresh else None
             if connection is None and not (admitted and self._take_room(place, stale, holder, beyond_limit=beyond_limit)):
                 connection = await self._wait(origin, place, config, holder)
-            if fresh and connection is not None:  # the place in line counts, not what came with it
+            if fresh and connection is not None:  # keep the granted place, but not the connection that came with it
                 stale.append(connection)
                 connection = None
         finally:
             if stale:
                 await _close_all(stale)
-        if connection is None:  # from here on one of `taken` is this transaction's
+        if connection is None:  # this transaction owns one place of `taken`
             try:
                 connection = await self._connect(origin, config)
             except BaseException:
@@ -175,7 +185,7 @@ class Pool:
     def _take_idle(self, place: _Place, stale: list[OriginConnection], holder: Holder) -> OriginConnection | None:
         while place.idle:
             connection = place.idle.pop()
-            if not has_input(connection.stream):  # an idle origin has nothing to say: it has closed, or is out of step
+            if not has_input(connection.stream):  # input on an idle connection: it was closed, or is out of sync
                 place.take(holder)
                 return connection
             stale.append(connection)
@@ -185,7 +195,7 @@ class Pool:
         if place.taken + len(place.idle) >= place.limit and not beyond_limit:
             if not place.idle:
                 return False
-            stale.append(place.idle.popleft())
+            stale.append(place.idle.popleft())  # only a `fresh` request finds idle connections here: the oldest is closed
         place.take(holder)
         return True
 
@@ -195,7 +205,7 @@ class Pool:
         try:
             with trio.move_on_after(config.wait_timeout):
                 await self._wait_and_look_after_the_stalled(waiter, place, config.stall_timeout)
-        except BaseException:
+        except BaseException:  # cancelled, possibly after the grant
             if not waiter.granted:
                 place.line.remove(waiter)
             else:
@@ -203,7 +213,7 @@ class Pool:
                 if waiter.given is not None:
                     await close_now(waiter.given.stream)
             raise
-        if not waiter.granted:
+        if not waiter.granted:  # (a grant may arrive together with the timeout; then it counts)
             place.line.remove(waiter)
             raise TransactionFailure(Failure.ORIGIN_BUSY, "All connections to the origin are in use.")
         return waiter.given
@@ -214,11 +224,11 @@ class Pool:
             now = trio.current_time()
             stalled = min(place.with_clients, key=lambda each: each.stalled_since, default=None)
             if stalled is not None and stalled.stalled_since + patience <= now:
-                stalled.stalled_since = math.inf
+                stalled.stalled_since = math.inf  # so that other waiters do not end it again
                 if stalled.give_up is not None:
                     stalled.give_up()
                 continue
-            # One that begins to wait for its client from now on is due no earlier than this.
+            # A connection that starts to stall after this moment is due no earlier than `now + patience`, so this waiter cannot miss it.
             with trio.move_on_at(min(now + patience, stalled.stalled_since + patience if stalled is not None else math.inf)):
                 await waiter.wake.wait()
 
@@ -233,7 +243,7 @@ class Pool:
         return OriginConnection(origin, stream, http, self._next_id())
 
     def _give_room(self, origin: Origin, place: _Place, holder: Holder) -> None:
-        """One fewer is taken: those in line may connect, as far as there is room for them."""
+        """Give a place back. Grant waiters the right to connect, as far as there is room; remove the origin if nothing is left of it."""
         place.give(holder)
         while place.line and place.taken + len(place.idle) < place.limit and (waiter := place.next_in_line()) is not None:
             self._grant(place, waiter, None)
@@ -241,26 +251,27 @@ class Pool:
             self._places.pop(origin, None)
 
     def _grant(self, place: _Place, waiter: _Waiter, connection: OriginConnection | None) -> None:
+        # The place is taken here and not when the waiter runs: in between, another transaction could take it.
         place.line.remove(waiter)
         waiter.granted, waiter.given = True, connection
         place.take(waiter.holder)
         waiter.wake.set()
 
     def release(self, connection: OriginConnection, config: OriginConfig) -> bool:
-        """Take back a connection that is ready for another request; False when it is not to be kept: then `discard` it."""
+        """Take a reusable connection back. Return False if the pool does not keep it: then the caller must `discard` it."""
         place = self._places[connection.origin]
         if self._closed or not config.keep_alive_timeout or not connection.origin.persistent:
             return False
         if place.line:
-            if has_input(connection.stream):  # nobody asked for it: the connection is out of step, or closed
+            if has_input(connection.stream):  # no request was sent: the connection is out of sync, or closed
                 return False
-            if place.taken + len(place.idle) > place.limit:  # one more than may be, for a child: those in line are not to keep it so
+            if place.taken + len(place.idle) > place.limit:  # above the limit because of `beyond_limit`: do not hand it on
                 return False
             self._let_go(place, connection)
             if (waiter := place.next_in_line()) is not None:
                 self._grant(place, waiter, connection)
                 return True
-            place.take(connection.holder)  # nobody in line may have it: it becomes idle, if it may
+            place.take(connection.holder)  # no waiter is admitted: count it again, as both ways on from here expect
         if config.max_idle is not None and len(place.idle) >= config.max_idle:
             return False
         connection.idle_until = trio.current_time() + config.keep_alive_timeout
@@ -279,14 +290,14 @@ class Pool:
         connection.stalled_since = math.inf
 
     async def discard(self, connection: OriginConnection) -> None:
-        """Close a connection that is of no more use, at once; also when cancelled."""
+        """Close a connection at once and give its place back. Shielded from cancellation."""
         place = self._places[connection.origin]
         place.with_clients.discard(connection)
         self._give_room(connection.origin, place, connection.holder)
         await close_now(connection.stream)
 
     async def run(self) -> None:
-        """Close connections that have been idle for too long, until cancelled; then all idle ones."""
+        """Close connections whose idle time is over. Runs until cancelled, then closes all idle connections and keeps no others."""
         try:
             while True:
                 self._earlier = trio.Event()
@@ -295,16 +306,16 @@ class Pool:
                 with trio.move_on_at(self._next_end):
                     await self._earlier.wait()
         finally:
-            self._closed = True
+            self._closed = True  # before the last await: a connection released later would never be closed
             await self._close_idle(math.inf)
 
     async def _close_idle(self, now: float) -> float:
-        """Close what is due; the time at which something will be due next."""
+        """Close the connections that are due. Return the trio time at which the next one is due, or `inf`."""
         due: list[OriginConnection] = []
         next_end = math.inf
         for origin, place in list(self._places.items()):
             kept: deque[OriginConnection] = deque()
-            for connection in place.idle:  # in the order of rest; a rule's own keep-alive timeout makes another order of ends
+            for connection in place.idle:  # not sorted by end: keep-alive timeouts may differ between transactions
                 if connection.idle_until <= now:
                     due.append(connection)
                 else:
@@ -317,7 +328,7 @@ class Pool:
         return next_end
 
     def statistics(self) -> PoolStatistics:
-        """What the pool holds at this moment."""
+        """Return the current counts."""
         places = self._places.values()
         return PoolStatistics(
             idle=sum(len(place.idle) for place in places),
@@ -327,6 +338,6 @@ class Pool:
 
 
 async def _close_all(connections: list[OriginConnection]) -> None:
-    with trio.CancelScope(shield=True):  # closing by force waits for nothing, and a cancel must not leave the rest open
+    with trio.CancelScope(shield=True):  # without the shield, a cancellation would leave the rest open; a forced close does not wait
         for connection in connections:
             await close_now(connection.stream)

@@ -1,4 +1,4 @@
-"""Plugins that come with the proxy, a file each: real uses, and the proof that the hooks suffice. They know only public names."""
+"""The plugins that come with the proxy, one module each. They use only public names of the other packages."""
 
 from trio_tsconnect.plugins._aggregate import Aggregate as Aggregate
 from trio_tsconnect.plugins._aggregate import Source as Source

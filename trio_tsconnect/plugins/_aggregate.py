@@ -1,7 +1,7 @@
-"""One request answered from several: a fan-out to sources, whose answers come back together.
+"""Aggregate: answer one request with the combined responses of several sources.
 
-The plugin is the origin of such a request, so access rules, the log and the client's leaving are as with any other origin; the requests to
-the sources are children, and end with their parent.
+The plugin intercepts the request and is its origin. So access rules, the log and a client that disconnects are handled as with any other
+origin. The requests to the sources are children of the transaction, and end with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trio_tsconnect.plugins._options import as_tuple, check_url, field_names, nu
 from trio_tsconnect.stream import HTTP1Server
 
 TAG = "aggregate"
-"""The tag of its requests."""
+"""The tag of the requests to the sources."""
 
 
 def _source_url(_instance: Any, attribute: Any, value: Any) -> None:
@@ -34,12 +34,12 @@ def _source_url(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class Source:
-    """One of the places that an aggregate asks."""
+    """One source of an aggregate."""
 
     name: str
-    """What its part of the answer is called."""
+    """The name of its part of the response."""
     url: str = attrs.field(validator=_source_url)
-    """Where it is: a URL, or a path on the host that the client asked."""
+    """A URL, or a path on the host of the client's request."""
 
 
 @attrs.define
@@ -58,48 +58,49 @@ class _Part:
                 try:
                     content = json.loads(content)
                 except ValueError:
-                    pass  # then its text is what there is
+                    pass  # invalid JSON is passed on as a string
         return {"name": self.name, "status": self.status, "body": content, "error": self.error}
 
 
 @public("trio_tsconnect.plugins")
 class Aggregate(Plugin):
-    """Answers GET of one path with the answers of all its sources, asked at the same time.
+    """Answers GET and HEAD of one path with the responses of all sources, which are requested concurrently.
 
-    As JSON: an array of `{"name", "status", "body", "error"}` in the order of the sources, where a JSON body is a value and any other a string.
-    As multipart: `multipart/mixed`, a part for each. A source that fails has an `error`; when all fail the status is 502.
+    As JSON: an array of `{"name", "status", "body", "error"}` in the order of the sources. A JSON body is a value; any other body is a
+    string. As multipart: `multipart/mixed` with one part per source. A source that fails has an `error`. If all sources fail, the status is
+    502, else 200.
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `Aggregate` can be told."""
+        """The options of `Aggregate`."""
 
         path: str = attrs.field(validator=path)
-        """The path that is answered; no remap rule is needed for it."""
+        """The path of the requests to answer. It needs no remap rule."""
         sources: tuple[Source, ...] = attrs.field(converter=as_tuple)
-        """What is asked."""
+        """The sources to request, at least one."""
         format: Literal["json", "multipart"] = attrs.field(default="json", validator=one_of("json", "multipart"))
-        """How the answers are put together."""
+        """The format of the combined response: `json` or `multipart`."""
         fields: tuple[str, ...] = attrs.field(
             default=("Authorization", "Cookie", "Accept-Language"), converter=as_tuple, validator=field_names
         )
-        """The client's fields that sources given by a path get; other hosts get none."""
+        """The client's fields to send to sources that are given by a path. Sources given by a URL get none of them."""
         timeout: float = attrs.field(default=10.0, validator=number(above=0))
-        """Seconds for all of it; a source that takes longer has an error."""
+        """Seconds for all sources together. A source that takes longer has an error."""
         max_body: int = attrs.field(default=1_048_576, validator=number(least=0, whole=True))
-        """Bytes of one source's answer; one that is larger has an error."""
+        """The largest response body of one source, in bytes. A source with a larger one has an error."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         if not options.sources:
-            raise ConfigError("is empty, expected one source or more", key="sources")
+            raise ConfigError("is empty, expected at least one source", key="sources")
 
     async def pre_remap(self, txn: Transaction) -> None:
-        """Take it over, if it is for here."""
+        """Intercept the transaction if its path is that of the aggregate."""
         self._take_over(txn)
 
     async def post_remap(self, txn: Transaction) -> None:
-        """The same, where the plugin is one of a remap rule."""
+        """Do the same for a plugin of a remap rule, whose `pre_remap` does not run. Keep the target of the plugin's own requests."""
         if is_own(txn, TAG):
             keep_target(txn)
         else:
@@ -154,13 +155,14 @@ def _as_json(parts: list[_Part]) -> tuple[str, bytes]:
 
 
 def _as_multipart(parts: list[_Part]) -> tuple[str, bytes]:
-    """RFC 2046 §5.1.3. The boundary is random: no source can know it and end its part early."""
+    """Return the content type and body of a `multipart/mixed` message (RFC 2046 §5.1.3)."""
+    # Random, so that no source can know the boundary and forge the end of its part.
     boundary = secrets.token_hex(16)
     pieces: list[bytes] = []
     for part in parts:
         status = "" if part.status is None else f"X-Status: {part.status}\r\n"
         error = "" if part.error is None else "X-Error: failed\r\n"
-        name = json.dumps(part.name)  # a quoted string, with what needs it escaped
+        name = json.dumps(part.name)  # a quoted string, with quotes and control characters escaped
         head = (
             f"--{boundary}\r\nContent-Disposition: inline; name={name}\r\nContent-Type: {part.kind or 'text/plain'}\r\n{status}{error}\r\n"
         )

@@ -1,4 +1,4 @@
-"""What plugins of this package ask of every transaction: what its client asked for, and whether it is a request of their own."""
+"""Helpers that the plugins share: the URI that a client asked for, and requests that a plugin made itself."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _OF_THE_BODY = frozenset(b"content-length content-type content-encoding content-
 
 
 def asked_for(txn: Transaction) -> TargetURI | None:
-    """The URI that the client asked for, as it was before remap; None when there is none to be had."""
+    """Return the URI that the client asked for, before remap; None if there is no request or its target is invalid."""
     if not txn.has_request:
         return None
     try:
-        if txn.uri is not None and txn.url is not None:  # remapped: the request's target is the origin's by now
+        if txn.uri is not None and txn.url is not None:  # after remap the target of the request is that of the origin
             return TargetURI.parse(txn.url)
         return target_uri(txn.request, scheme=txn.client.scheme)
     except (MessageError, ValueError):
@@ -21,23 +21,26 @@ def asked_for(txn: Transaction) -> TargetURI | None:
 
 
 def is_own(txn: Transaction, tag: str) -> bool:
-    """Whether a plugin with this tag has made the request itself."""
+    """Return True if the request was made by a plugin with this tag."""
     return txn.internal and txn.tag == tag
 
 
 def keep_target(txn: Transaction) -> None:
-    """In `post_remap`, for a plugin's own request: a rule that catches any host was not meant for it, a rule for its host was."""
+    """Undo the remap of a plugin's own request if the rule is for any host. A rule for the request's host still applies.
+
+    Call it in `post_remap`. A rule for any host is meant for requests of clients; it would send this request to the wrong origin.
+    """
     if txn.rule is not None and txn.rule.host is None and txn.url is not None:
         txn.request.target = txn.url
 
 
 def has_body(request: Request) -> bool:
-    """Whether a body comes with the request (RFC 9112 §6)."""
+    """Return True if the request has a body (RFC 9112 §6)."""
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
 
 def end_to_end(headers: Headers, *, body: bool) -> Headers:
-    """A copy without what belongs to one connection; without a body also without what describes it."""
+    """Return a copy without hop-by-hop and framing fields. If not `body`, it is also without the fields that describe a body."""
     copy = headers.copy()
     strip_hop_by_hop(copy)
     copy.remove((b"content-length", b"transfer-encoding", b"expect") if body else _OF_THE_BODY)
@@ -45,5 +48,5 @@ def end_to_end(headers: Headers, *, body: bool) -> Headers:
 
 
 def place(uri: TargetURI) -> tuple[str, int]:
-    """Host and port, as `ConnectOptions.target` wants them."""
+    """Return host and port as a value for `ConnectOptions.target`."""
     return uri.host, uri.port

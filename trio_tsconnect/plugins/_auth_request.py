@@ -1,6 +1,6 @@
-"""Ask another service whether a request may go on, before its origin is asked.
+"""AuthRequest: ask an authorization service before a request is forwarded.
 
-The question is a child of the transaction: it has the same client, ends with it, and stands in the log below it.
+The request to the service is a child of the transaction: it has the same client, ends with the transaction, and is logged as its child.
 """
 
 from __future__ import annotations
@@ -14,44 +14,50 @@ from trio_tsconnect.message import TargetURI
 from trio_tsconnect.plugins._asked import end_to_end, is_own, keep_target, place
 from trio_tsconnect.plugins._options import as_tuple, field_names, number, statuses, url
 
-# RFC 9110 §13.1 and §14.2: about the resource, of which the service has no copy; its 304 or 206 would be no answer to the question.
+# RFC 9110 §13.1 and §14.2: conditions and ranges refer to the client's resource. If the service answered them with 304 or 206, that would
+# not say whether the request is allowed.
 _OF_A_COPY = frozenset(b"if-match if-none-match if-modified-since if-unmodified-since if-range range".split())
 TAG = "auth_request"
-"""The tag of its requests."""
+"""The tag of the requests to the service."""
 
 
 @public("trio_tsconnect.plugins")
 class AuthRequest(Plugin):
-    """Sends the head of each request to an auth service. 2xx: it goes on; one of `refusals`: that is the answer; anything else, or none: 500.
+    """Sends the head of each request to an authorization service.
 
-    The service gets a GET without a body, with the client's fields, `X-Original-Method` and `X-Original-URL`; not with those that are about the
-    body or a stored copy of the resource (conditions, ranges), for it is not the resource that is asked for. Requests that code in the process
-    makes for itself, and children of a request that was let through, are not asked about. Source: nginx's auth_request, Traffic Server's authproxy.
+    If the service answers 2xx, the request is forwarded. If it answers with one of `refusals`, the client gets that response. Any other
+    response, no response in time, or an error is answered with 500.
+
+    The service gets a GET without a body, with the client's fields, `X-Original-Method` and `X-Original-URL`. Fields that describe the
+    body, conditions and ranges are removed, because they refer to the resource and not to this request. Internal requests, which code in
+    this process makes, are not checked. Source: nginx's auth_request, Traffic Server's authproxy.
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `AuthRequest` can be told."""
+        """The options of `AuthRequest`."""
 
         url: str = attrs.field(validator=url)
-        """Where the service is asked. A remap rule for its host decides where that is; one for any host does not."""
+        """The URL of the service. A remap rule for its host is applied; a rule for any host is not."""
         fields: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=field_names)
-        """The client's fields that the service gets; empty for all of them."""
+        """The client's fields to send to the service. Empty: all of them."""
         copy: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=field_names)
-        """Fields of the service's 2xx that the origin gets; the client's own of these names never reach it."""
+        """Fields of the service's 2xx response to add to the request for the origin. The client's own fields of these names are removed."""
         refusals: tuple[int, ...] = attrs.field(default=(401, 403), converter=as_tuple, validator=statuses(least=300))
-        """Statuses of the service that are the client's answer, with their fields and body: add 302 for a login page, 429 for a limit."""
+        """Statuses of the service, within 300..599, that are sent to the client with their fields and body. Add 302 for a login page, 429
+        for a rate limit.
+        """
         timeout: float = attrs.field(default=5.0, validator=number(above=0))
-        """Seconds for the whole question; past it 500."""
+        """Seconds for the whole request to the service. If it takes longer, the client gets 500."""
         max_body: int = attrs.field(default=65536, validator=number(least=0, whole=True))
-        """Bytes of a refusal's body; a larger one is left out."""
+        """The largest body of a refusal, in bytes. A larger body is dropped; the status and the other fields are still sent."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self._uri = TargetURI.parse(options.url)
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Ask."""
+        """Ask the service. Answer the transaction with a refusal or 500, or let it continue to the origin."""
         if is_own(txn, TAG):
             keep_target(txn)
             return
@@ -84,6 +90,7 @@ class AuthRequest(Plugin):
         return Request("GET", str(self._uri), headers)
 
     def _let_through(self, txn: Transaction, answer: FetchedResponse) -> None:
+        # Also when the service sends none of them: the origin must not take the client's own `X-User` for one of the service.
         txn.request.headers.claim(*self.options.copy)
         for name in self.options.copy:
             for value in answer.headers.get_all(name):
@@ -100,4 +107,4 @@ class AuthRequest(Plugin):
         txn.respond(answer.status, body, headers=headers)
 
     def _fail(self, txn: Transaction) -> None:
-        txn.respond(500, "It could not be found out whether you may do this.\n", headers={"Cache-Control": "no-store"})
+        txn.respond(500, "The authorization of this request could not be checked.\n", headers={"Cache-Control": "no-store"})

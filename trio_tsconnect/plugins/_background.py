@@ -1,6 +1,6 @@
-"""Requests that nobody waits for: sent beside a transaction, detached from it, and never more than so many at once.
+"""Requests in the background: detached from the transaction that caused them, and limited in number.
 
-The law: what is beyond the bound is dropped, not queued; a plugin's side work never slows or fails the transaction that gave rise to it.
+Invariant: a request beyond the limit is dropped, not queued. Background requests never delay or fail the transaction that caused them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,20 @@ class _Job:
 
 
 class Background:
-    """The side work of one plugin: `start` it in a hook, and have the plugin's `run` await `run`."""
+    """The background requests of one plugin. Hooks call `start`; the plugin's `run` awaits `run`."""
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._jobs, self._todo = trio.open_memory_channel[_Job](math.inf)  # bounded by the count of what is under way
+        self._jobs, self._todo = trio.open_memory_channel[_Job](math.inf)  # bounded by `_under_way`; `send_nowait` never blocks
         self._under_way = 0
         self._keys: set[object] = set()
 
     def start(self, connect: Connect, request: Request, body: bytes = b"", *, key: object = None) -> str:
-        """Send a request and read its response to the end, some time soon: "started", or why not: "busy", "refused", "known" (by its key)."""
+        """Start a request in the background; its response is read to the end and dropped. Synchronous.
+
+        Returns "started", or the reason why not: "busy" (`concurrency` requests are in progress), "refused" (`connect` raised
+        `ConnectRefused`), or "known" (a request with the same `key` is in progress).
+        """
         if key is not None and key in self._keys:
             return "known"
         if self._under_way >= self._concurrency:
@@ -51,7 +55,7 @@ class Background:
         return "started"
 
     async def run(self) -> None:
-        """Do what was started, for ever."""
+        """Run the started requests, until cancelled."""
         async with trio.open_nursery() as nursery:
             try:
                 async for job in self._todo:
@@ -81,11 +85,11 @@ class Background:
 
 
 async def _exchange(job: _Job) -> None:
-    """One request, and its response read and dropped. How it ends is told by the child's record."""
+    """Send one request, and read and drop its response. Errors are ignored here: the log record of the request has them."""
     http = HTTP1Client(job.connection)
     try:
         http.queue_request(job.request, frame_request(job.request, Body(Framing.LENGTH, len(job.body)) if job.body else NO_BODY))
-        async with trio.open_nursery() as nursery:  # an answer may come before the body was taken
+        async with trio.open_nursery() as nursery:  # concurrently, because the response may arrive before the body was sent
             nursery.start_soon(_send, http, job.body)
             while (await http.read_response()).status < 200:
                 pass
@@ -103,4 +107,4 @@ async def _send(http: HTTP1Client, body: bytes) -> None:
         http.queue_end()
         await http.drain()
     except trio.BrokenResourceError:
-        pass  # the response, or its absence, tells
+        pass  # the reader gets the response, or notices the broken connection

@@ -1,4 +1,4 @@
-"""The whole of what a client has asked only a part of, or has not waited for, so that whatever caches behind the proxy gets all of it."""
+"""BackgroundFetch: fetch the whole resource when a client got only a part of it, so that a cache behind the proxy gets all of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trio_tsconnect.plugins._background import Background, Connect
 from trio_tsconnect.plugins._options import as_tuple, number, refuse
 
 TAG = "background_fetch"
-"""The tag of its requests."""
+"""The tag of the background requests."""
 
 _CONTENT_RANGE = re.compile(r"bytes [0-9]+-[0-9]+/([0-9]+)")  # RFC 9110 §14.4
 _ONLY_A_PART = (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
@@ -30,35 +30,35 @@ def _occasions(_instance: Any, attribute: Any, value: Any) -> None:
 
 @public("trio_tsconnect.plugins")
 class BackgroundFetch(Plugin):
-    """After a 206 to a GET, or when a client leaves in the middle of a 200, the whole is fetched once more, in the background.
+    """Fetches the whole resource in the background after a 206 to a GET, or after a client disconnects during a 200.
 
-    Nothing is fetched for requests with `Authorization` or `Cookie`: what they get is theirs alone. One URL is fetched once at a time. Source:
-    Traffic Server's background_fetch plugin.
+    Nothing is fetched for requests with `Authorization` or `Cookie`, whose responses may be private. A URL is not fetched again while it is
+    being fetched. Source: Traffic Server's background_fetch plugin.
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `BackgroundFetch` can be told."""
+        """The options of `BackgroundFetch`."""
 
         after: tuple[Literal["range", "abort"], ...] = attrs.field(default=("range", "abort"), converter=as_tuple, validator=_occasions)
-        """What makes it fetch: the answer to a `range`, a client that leaves (`abort`)."""
+        """The events after which to fetch: `range`, a 206 response; `abort`, a client that disconnects before the end of a 200."""
         max_size: int = attrs.field(default=1 << 30, validator=number(least=0, whole=True))
-        """Bytes; what is known to be larger is not fetched."""
+        """The largest resource to fetch, in bytes. After an `abort`, a resource of unknown size is fetched too."""
         concurrency: int = attrs.field(default=4, validator=number(least=1, whole=True))
-        """Fetches that are under way at once; what is beyond is not fetched."""
+        """The largest number of concurrent fetches. Fetches beyond it are dropped."""
         timeout: float = attrs.field(default=300.0, validator=number(above=0))
-        """Seconds for one of them."""
+        """Seconds for one fetch."""
 
     def __init__(self, options: Options | None = None) -> None:
         self.options: BackgroundFetch.Options = options or self.Options()
         self._background = Background(self.options.concurrency)
 
     async def run(self, proxy: Proxy) -> None:
-        """Fetch."""
+        """Run the background requests while the proxy is open."""
         await self._background.run()
 
     async def send_response(self, txn: Transaction) -> None:
-        """A part goes to the client: fetch the whole."""
+        """Fetch the whole resource if the response is a 206."""
         if "range" not in self.options.after or not self._is_worth_it(txn) or txn.response.status != 206:
             return
         whole = _CONTENT_RANGE.fullmatch(txn.response.headers.get("content-range", ""))
@@ -67,7 +67,10 @@ class BackgroundFetch(Plugin):
             txn.log["fetch"] = self._start(txn, lambda: txn.connect(options, detach=True))
 
     async def transaction_close(self, txn: Transaction) -> None:
-        """The client has left: fetch what it did not wait for. The transaction is over, so the fetch is a root of its own."""
+        """Fetch the whole resource if the client disconnected during a 200.
+
+        The transaction has ended and can have no more children, so this request is a root.
+        """
         gone = txn.ended is not None and txn.ended.by == "client"
         if "abort" not in self.options.after or not gone or txn.origin_status != 200 or not self._is_worth_it(txn):
             return

@@ -1,7 +1,7 @@
-"""Compressed bodies, taken apart as they stream by: for a transform that wants to read what it is given.
+"""Decode compressed bodies while they are streamed, for transforms that read the content.
 
-A transform gets bodies as the origin sent them. `decode_response` puts a decoder before it and tells the client the truth, or refuses, by its
-name, a coding that nobody here can decode.
+A transform gets the body as the origin sent it. `decode_response` puts a decoder before it and corrects the header fields of the response,
+or raises `UnknownCoding`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity")
 
 @public("trio_tsconnect.plugins")
 class UnknownCoding(Exception):
-    """A body has a content coding that cannot be decoded; the text names it."""
+    """A body has a content coding that cannot be decoded."""
 
     def __init__(self, coding: str) -> None:
-        super().__init__(f"content coding {coding!r} cannot be decoded here, only {', '.join(CODINGS)}")
+        super().__init__(f"cannot decode the content coding {coding!r}, expected one of {', '.join(CODINGS)}")
         self.coding = coding
-        """Its name."""
+        """The name of the coding."""
 
 
 @public("trio_tsconnect.plugins")
 class Decode:
-    """A transform that decodes one content coding: `gzip` (several members too) or `deflate` (with zlib's wrapper or, as some send it, bare).
+    """A transform that decodes one of `CODINGS`: `gzip` (also several members), or `deflate` (with a zlib header, or raw).
 
-    Past `limit` decoded bytes, and for what is not in that coding or is cut short, `feed` and `finish` raise ValueError. `UnknownCoding` when it is
-    made with any other coding.
+    `feed` and `finish` raise `ValueError` if the decoded body has more than `limit` bytes, or if the body is invalid or truncated. The
+    constructor raises `UnknownCoding` for any other coding.
 
     >>> import gzip
     >>> decode = Decode("gzip")
@@ -51,7 +51,7 @@ class Decode:
         return zlib.decompressobj(16 + zlib.MAX_WBITS if "gzip" in self._coding else -zlib.MAX_WBITS if bare else zlib.MAX_WBITS)
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece; give what it decodes to."""
+        """Decode a piece of the body, and return the decoded bytes."""
         if self._coding == "identity":
             return self._count(data)
         if not data:
@@ -63,45 +63,49 @@ class Decode:
         while data:
             if self._machine.eof:
                 if "gzip" not in self._coding:
-                    break  # whatever follows the end is not part of it
+                    break  # drop the bytes after the end of a deflate stream
                 self._machine = self._begin()  # RFC 1952 §2.2: members follow each other
             parts.append(self._decompress(data))
             data = self._machine.unused_data
         return b"".join(parts)
 
     def _decompress(self, data: bytes) -> bytes:
-        # One byte more than is allowed is enough to know: a small piece may stand for gigabytes.
+        # Decompress at most one byte more than the limit allows: a small piece may expand to gigabytes.
         most = 0 if self._left is None else self._left + 1
         try:
             return self._count(self._machine.decompress(data, most))
         except zlib.error as exc:
-            raise ValueError(f"the body is not {self._coding}: {exc}") from None
+            raise ValueError(f"the body is not valid {self._coding}: {exc}") from None
 
     def _count(self, data: bytes) -> bytes:
         if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
-                raise ValueError("the decoded body is larger than it may be")
+                raise ValueError("the decoded body is larger than the limit")
         return data
 
     def finish(self) -> bytes:
-        """The body has ended."""
+        """Check at the end of the body that it was complete, and return `b""`."""
         if self._coding != "identity" and self._begun and not self._machine.eof:
-            raise ValueError(f"the {self._coding} body is cut short")
+            raise ValueError(f"the {self._coding} body is truncated")
         return b""
 
 
 def _has_zlib_head(data: bytes) -> bool:
-    """RFC 1950 §2.2: deflate as the method, a window of at most 32 KiB; the check over both bytes where both are here."""
+    """Return True if `data` starts with a zlib header (RFC 1950 §2.2): method deflate, window of at most 32 KiB, and a valid check value.
+
+    The check value is tested only if `data` has both bytes of the header.
+    """
     return data[0] & 0x0F == 8 and data[0] >> 4 <= 7 and (len(data) < 2 or (data[0] << 8 | data[1]) % 31 == 0)
 
 
 @public("trio_tsconnect.plugins")
 def decode_response(txn: Transaction, *, limit: int | None = None) -> None:
-    """In `read_response`: have the response's body decoded, before transforms that are added after this, and for the client.
+    """Decode the body of the response, for the client and for transforms that are added after this call. Call it in `read_response`.
 
-    `UnknownCoding` when it is in a coding that cannot be decoded; a response without one is left as it is. `limit`: decoded bytes, past which the
-    response is cut.
+    Removes `Content-Encoding` and the fields that depend on it, and makes the `ETag` weak. A response without a content coding is not
+    changed. Raises `UnknownCoding` if the body cannot be decoded. `limit`: the largest decoded size in bytes; a larger body breaks the
+    response.
     """
     headers = txn.response.headers
     codings = [coding for coding in headers.tokens("content-encoding") if coding != "identity"]
@@ -112,4 +116,4 @@ def decode_response(txn: Transaction, *, limit: int | None = None) -> None:
     headers.remove((b"content-encoding", b"accept-ranges", b"content-digest", b"content-md5"))
     tag = headers.get("etag")
     if tag is not None and not tag.startswith("W/"):
-        headers["ETag"] = f"W/{tag}"  # RFC 9110 §8.8.1: the same content, but no longer the same bytes
+        headers["ETag"] = f"W/{tag}"  # RFC 9110 §8.8.1: the content is the same, but the bytes are not

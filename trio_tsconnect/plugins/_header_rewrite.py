@@ -1,4 +1,4 @@
-"""Fields set, added and removed as a configuration says: on requests as they go to the origin, on responses as they go to the client."""
+"""HeaderRewrite: set, add and remove fields of requests to the origin and of responses to the client, as configured."""
 
 from __future__ import annotations
 
@@ -36,34 +36,36 @@ def _paths(_instance: Any, attribute: Any, value: Any) -> None:
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
 class HeaderRule:
-    """What is done to the fields of messages that meet all conditions; a condition that is left out is met by all.
+    """A change of the fields of all messages that match all conditions. A condition that is empty matches every message.
 
-    First fields are removed, then set (in place of any of that name), then added (beside those of that name).
+    Fields are removed first, then set (fields of that name are replaced), then added (fields of that name are kept).
     """
 
     on: Literal["request", "response"] = attrs.field(validator=one_of("request", "response"))
-    """Which message: the `request` that is sent to the origin, or the `response` that is sent to the client, whoever made it."""
+    """The message to change: the `request` to the origin, or the `response` to the client. The latter may also be an answer of the proxy or
+    a plugin.
+    """
     remove: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=field_names)
-    """Names of fields that are removed."""
+    """Names of fields to remove. A name also matches with underscores in place of hyphens."""
     set: dict[str, str] = attrs.field(factory=dict, validator=_fields, hash=False)
-    """Fields that are set."""
+    """Fields to set. They replace all fields of the same name."""
     add: dict[str, str] = attrs.field(factory=dict, validator=_fields, hash=False)
-    """Fields that are added."""
+    """Fields to add. Fields of the same name are kept."""
     hosts: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=_hosts)
-    """The client asked one of these hosts; `*.example.com` is any host below that domain."""
+    """Condition: the host that the client asked for is one of these. `*.example.com` matches every host below that domain."""
     paths: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=_paths)
-    """The client asked for one of these paths, or for one below it (`/v1` covers `/v1/x`, and not `/v1x`)."""
+    """Condition: the path that the client asked for is one of these, or below one (`/v1` matches `/v1/x`, but not `/v1x`)."""
     methods: tuple[str, ...] = attrs.field(default=(), converter=as_tuple)
-    """The method is one of these."""
+    """Condition: the method is one of these."""
     statuses: tuple[int, ...] = attrs.field(default=(), converter=as_tuple, validator=statuses(least=100))
-    """The status is one of these; for responses."""
+    """Condition: the status is one of these. Only for responses."""
 
     def __attrs_post_init__(self) -> None:
         if self.on == "request" and self.statuses:
-            raise ConfigError("is a condition for responses, expected none on a request", key="statuses")
+            raise ConfigError("is a condition for responses, but the rule is on requests", key="statuses")
 
     def covers(self, txn: Transaction) -> bool:
-        """Whether the message that is about to be sent meets the conditions."""
+        """Return True if the message that is about to be sent matches all conditions."""
         if self.methods and (not txn.has_request or txn.request.method not in self.methods):
             return False
         if self.statuses and txn.response.status not in self.statuses:
@@ -79,7 +81,7 @@ class HeaderRule:
         return not self.paths or any(path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in self.paths)
 
     def apply(self, headers: Headers) -> None:
-        """Change the fields."""
+        """Change the fields in place."""
         if self.remove or self.set:
             headers.claim(*self.remove, *self.set)
         for name, value in self.set.items():
@@ -90,21 +92,21 @@ class HeaderRule:
 
 @public("trio_tsconnect.plugins")
 class HeaderRewrite(Plugin):
-    """Applies its rules, all that match, in their order."""
+    """Applies all rules that match, in order."""
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `HeaderRewrite` can be told."""
+        """The options of `HeaderRewrite`."""
 
         rules: tuple[HeaderRule, ...] = attrs.field(converter=as_tuple)
-        """What is done."""
+        """The rules. All that match are applied, in order."""
 
     def __init__(self, options: Options) -> None:
         self._on_request = [rule for rule in options.rules if rule.on == "request"]
         self._on_response = [rule for rule in options.rules if rule.on == "response"]
 
     async def send_request(self, txn: Transaction) -> None:
-        """Rewrite the request; once, for a second attempt sends the same one."""
+        """Rewrite the request. Only before the first attempt: a retry sends the same request, and fields would be added twice."""
         if txn.attempts <= 1:
             for rule in self._on_request:
                 if rule.covers(txn):

@@ -1,4 +1,4 @@
-"""An answer for whoever asks if the proxy is alive: from the proxy itself, so no origin is troubled."""
+"""HealthCheck: answer health checks by the proxy itself, without an origin."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from trio_tsconnect.plugins._options import as_tuple, flag, path, status
 
 @public("trio_tsconnect.plugins")
 class HealthCheck(Plugin):
-    """Answers GET and HEAD of one path, whatever the remap rules and access rules say, with 503 once the proxy drains."""
+    """Answers GET and HEAD of one path before remap and access rules are applied: 200, or `draining_status` while the proxy drains."""
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `HealthCheck` can be told."""
+        """The options of `HealthCheck`."""
 
         path: str = attrs.field(default="/healthz", validator=path)
-        """The path that is asked for."""
+        """The path of the health check."""
         hosts: tuple[str, ...] = attrs.field(default=(), converter=as_tuple)
-        """Only on these hosts; empty for any."""
+        """The hosts on which to answer. Empty: all hosts."""
         body: str = "ok\n"
-        """What is answered while all is well."""
+        """The body of the response while the proxy is not draining."""
         draining_status: int = attrs.field(default=503, validator=status())
-        """The status once the proxy takes no new clients, so that a balancer sends them elsewhere."""
+        """The status of the response while the proxy drains, so that a load balancer sends clients to another proxy."""
         statistics: bool = attrs.field(default=False, validator=flag)
-        """Answer with what the proxy holds, as JSON, instead of the body."""
+        """Respond with the proxy's statistics as JSON in place of `body`."""
 
     def __init__(self, options: Options | None = None) -> None:
         self.options: HealthCheck.Options = options or self.Options()
 
     async def read_request(self, txn: Transaction) -> None:
-        """Answer, if it is for here."""
+        """Answer the transaction if it is a health check."""
         options, uri = self.options, asked_for(txn)
         if uri is None or uri.path.partition("?")[0] != options.path or txn.request.method not in ("GET", "HEAD"):
             return

@@ -1,4 +1,4 @@
-"""Shadow traffic: a copy of each request goes to a second origin, whose answer nobody waits for and nobody sees."""
+"""Mirror: send a copy of requests to a second origin, and drop its responses."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from trio_tsconnect.plugins._background import Background
 from trio_tsconnect.plugins._options import as_tuple, number, url
 
 TAG = "mirror"
-"""The tag of its requests."""
+"""The tag of the copies."""
 
 
 @public("trio_tsconnect.plugins")
 class Mirror(Plugin):
-    """Sends a copy of requests to a second origin, under the path that the first one is asked for, with `X-Mirror: 1`.
+    """Sends a copy of requests to a second origin, with the path of the request to the first origin, and with `X-Mirror: 1`.
 
-    The copy is detached: it neither delays the answer nor ends with it. A request whose body is longer than `max_body`, or whose length is
-    not known beforehand, is not copied; neither is one that comes while `concurrency` copies are under way. What became of it is `mirrored` in
-    the record: "started", "busy", "body" or "refused".
+    The copy is detached: it neither delays the response nor ends with it. A request is not copied if its body is larger than `max_body` or
+    has no Content-Length, or while `concurrency` copies are in progress. The log record has the result as `mirrored`: "started", "busy",
+    "body" or "refused".
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `Mirror` can be told."""
+        """The options of `Mirror`."""
 
         to: str = attrs.field(validator=url)
-        """The second origin; a path in it goes before that of the request."""
+        """The URL of the second origin. If it has a path, that is put before the path of the request."""
         fraction: float = attrs.field(default=1.0, validator=number(above=0, most=1))
-        """How many of the requests are copied: 0.1 is one in ten."""
+        """The fraction of requests to copy, chosen at random: 0.1 is one in ten."""
         methods: tuple[str, ...] = attrs.field(default=("GET", "HEAD"), converter=as_tuple)
-        """Which methods are copied; a copied POST is done twice, once in each place."""
+        """The methods to copy. A copied POST is processed twice, once by each origin."""
         max_body: int = attrs.field(default=65536, validator=number(least=0, whole=True))
-        """Bytes of body that are held for the copy; the first origin then gets the request once they are here."""
+        """The largest request body to copy, in bytes. The whole body is read before the request is sent to the first origin."""
         concurrency: int = attrs.field(default=16, validator=number(least=1, whole=True))
-        """Copies that are under way at once; what is beyond is not copied."""
+        """The largest number of concurrent copies. Requests beyond it are not copied."""
         timeout: float = attrs.field(default=30.0, validator=number(above=0))
         """Seconds for one copy."""
 
@@ -51,11 +51,11 @@ class Mirror(Plugin):
         self._random = random.Random()
 
     async def run(self, proxy: Proxy) -> None:
-        """Send the copies."""
+        """Send the copies while the proxy is open."""
         await self._background.run()
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Copy."""
+        """Start a copy of the request if the options select it."""
         options = self.options
         if is_own(txn, TAG):
             keep_target(txn)

@@ -1,4 +1,4 @@
-"""What the options of plugins may be, as attrs validators; each refusal names the option and what was expected of it."""
+"""attrs validators for the options of plugins. Each raises `ConfigError` with the name of the option and the value that was expected."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NOT_TO_BE_WRITTEN = frozenset(
 
 
 def refuse(key: str, expected: str, value: object) -> ConfigError:
-    """The error for an option that holds something other than what was expected."""
+    """Return the error for an option with an invalid value."""
     return ConfigError(f"must be {expected}, got {value!r}", key=key)
 
 
 def number(*, above: float | None = None, least: float | None = None, most: float | None = None, whole: bool = False) -> Validator:
-    """A number within bounds."""
+    """Return a validator for a number: greater than `above`, at least `least`, at most `most`, and an int if `whole`."""
     bounds = [f"more than {above:g}"] if above is not None else []
     bounds += [f"{least:g} or more"] if least is not None else []
     bounds += [f"at most {most:g}"] if most is not None else []
@@ -36,17 +36,17 @@ def number(*, above: float | None = None, least: float | None = None, most: floa
 
 
 def status(least: int = 200) -> Validator:
-    """A final HTTP status."""
+    """Return a validator for an HTTP status from `least` to 599."""
     return number(least=least, most=599, whole=True)
 
 
 def url(_instance: Any, attribute: Any, value: Any) -> None:
-    """An absolute URL of an HTTP origin."""
+    """Validate an absolute http or https URL."""
     check_url(attribute.name, value)
 
 
 def check_url(key: str, value: object) -> None:
-    """The same, of a part of an option."""
+    """Validate an absolute http or https URL that is a part of an option."""
     try:
         scheme = TargetURI.parse(value).scheme if isinstance(value, str) else ""
     except ValueError as exc:
@@ -56,36 +56,36 @@ def check_url(key: str, value: object) -> None:
 
 
 def path(_instance: Any, attribute: Any, value: Any) -> None:
-    """A path that begins with `/`, without a query."""
+    """Validate a path that begins with `/` and has no query."""
     if not isinstance(value, str) or not value.startswith("/") or any(c in value for c in "?# ") or not value.isascii():
         raise refuse(attribute.name, "a path that begins with / and has no query", value)
 
 
 def field_name(_instance: Any, attribute: Any, value: Any) -> None:
-    """The name of a field that a plugin may write."""
+    """Validate the name of a field that a plugin may write."""
     check_field(attribute.name, value, "x")
 
 
 def field_names(_instance: Any, attribute: Any, value: Any) -> None:
-    """Names of fields."""
+    """Validate names of fields that a plugin may write."""
     for index, name in enumerate(value):
         check_field(f"{attribute.name}[{index}]", name, "x")
 
 
 def check_field(key: str, name: object, value: object) -> None:
-    """A field that may be written: sound, and none that frames a message or belongs to one connection."""
+    """Validate a field that a plugin may write: valid name and value, and neither a framing nor a hop-by-hop field."""
     if not isinstance(name, str) or not isinstance(value, str):
         raise refuse(key, "a field name" if not isinstance(name, str) else "a string", value if isinstance(name, str) else name)
     try:
         Headers([(name, value)])
     except ValueError as exc:
-        raise ConfigError(f"is not a sound field: {exc}", key=key) from None
+        raise ConfigError(f"is not a valid field: {exc}", key=key) from None
     if name.lower() in _NOT_TO_BE_WRITTEN:
-        raise ConfigError("belongs to the connection or frames the message, expected a field that travels from end to end", key=key)
+        raise ConfigError("is a hop-by-hop or framing field, expected an end-to-end field", key=key)
 
 
 def one_of(*choices: str) -> Validator:
-    """One of the strings given."""
+    """Return a validator for one of the strings `choices`."""
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         if value not in choices:
@@ -95,18 +95,18 @@ def one_of(*choices: str) -> Validator:
 
 
 def flag(_instance: Any, attribute: Any, value: Any) -> None:
-    """True or False."""
+    """Validate a bool."""
     if not isinstance(value, bool):
         raise refuse(attribute.name, "true or false", value)
 
 
 def as_tuple(value: Any) -> Any:
-    """A converter: a list becomes a tuple, one string a tuple of it."""
+    """Convert an iterable to a tuple, and a single string to a tuple of one."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 def statuses(*, least: int) -> Validator:
-    """Statuses of responses, each from `least` to 599."""
+    """Return a validator for a sequence of HTTP statuses, each from `least` to 599."""
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:
         for index, status in enumerate(value):

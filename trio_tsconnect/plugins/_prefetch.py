@@ -1,4 +1,4 @@
-"""What a client will ask for next is asked for now, so that whatever caches behind the proxy has it ready."""
+"""Prefetch: fetch what a client will probably ask for next, so that a cache behind the proxy has it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_tsconnect.plugins._background import Background
 from trio_tsconnect.plugins._options import as_tuple, field_names, number
 
 TAG = "prefetch"
-"""The tag of its requests."""
+"""The tag of the background requests."""
 
 _LINK = re.compile(r"\s*<([^>]*)>(.*)")
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;",]+))', re.IGNORECASE)
@@ -30,37 +30,39 @@ def _pattern(_instance: Any, attribute: Any, value: Any) -> None:
     try:
         groups = re.compile(value).groupindex
     except (re.error, TypeError) as exc:
-        raise ConfigError(f"is no regular expression: {exc}", key=attribute.name) from None
+        raise ConfigError(f"is not a valid regular expression: {exc}", key=attribute.name) from None
     if "n" not in groups:
-        raise ConfigError("has no group (?P<n>...), expected one around the number that counts up", key=attribute.name)
+        raise ConfigError("has no group (?P<n>...), expected one around the number of the series", key=attribute.name)
 
 
 @public("trio_tsconnect.plugins")
 class Prefetch(Plugin):
-    """Fetches, in the background, what a 200 to a GET announces in `Link: <...>; rel=prefetch`, and the next numbers of a series.
+    """Fetches in the background the links that a 200 to a GET announces in `Link: <...>; rel=prefetch`, and the next numbers of a series.
 
-    The requests pass through the proxy as the client's would, under the same remap rules, and only to the host that the client asked. Their
-    answers are read and dropped. Source: Traffic Server's prefetch plugin.
+    The requests pass through the proxy and its remap rules like those of the client, and go only to the host that the client asked for.
+    Their responses are read and dropped. Source: Traffic Server's prefetch plugin.
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `Prefetch` can be told."""
+        """The options of `Prefetch`."""
 
         rels: tuple[str, ...] = attrs.field(default=("prefetch", "preload", "next"), converter=as_tuple)
-        """The relations (RFC 8288) of links that are followed."""
+        """The link relations (RFC 8288) to fetch."""
         pattern: str | None = attrs.field(default=None, validator=_pattern)
-        """A regular expression for paths of a series, with a group `(?P<n>...)` around the number, such as `/video/(?P<n>[0-9]+)[.]ts`."""
+        """A regular expression that matches the whole path of a series, with a group `(?P<n>...)` for the number, such as
+        `/video/(?P<n>[0-9]+)[.]ts`.
+        """
         ahead: int = attrs.field(default=1, validator=number(least=1, most=100, whole=True))
-        """How many of the series are fetched."""
+        """How many of the next numbers of a series to fetch."""
         fields: tuple[str, ...] = attrs.field(
             default=("Accept", "Accept-Encoding", "Accept-Language"), converter=as_tuple, validator=field_names
         )
-        """Fields of the client's request that the others get, too."""
+        """Fields of the client's request to copy to the background requests."""
         concurrency: int = attrs.field(default=16, validator=number(least=1, whole=True))
-        """Requests that are under way at once; what is beyond is not fetched."""
+        """The largest number of concurrent requests. Requests beyond it are dropped."""
         timeout: float = attrs.field(default=30.0, validator=number(above=0))
-        """Seconds for one of them."""
+        """Seconds for one request."""
 
     def __init__(self, options: Options | None = None) -> None:
         self.options: Prefetch.Options = options or self.Options()
@@ -68,11 +70,11 @@ class Prefetch(Plugin):
         self._background = Background(self.options.concurrency)
 
     async def run(self, proxy: Proxy) -> None:
-        """Fetch."""
+        """Run the background requests while the proxy is open."""
         await self._background.run()
 
     async def send_response(self, txn: Transaction) -> None:
-        """See what comes next."""
+        """Start the requests for the links of the response and for the next numbers of the series."""
         if not txn.has_request or txn.request.method != "GET" or txn.response.status != 200 or is_own(txn, TAG):
             return
         uri = asked_for(txn)
@@ -108,11 +110,12 @@ class Prefetch(Plugin):
                 try:
                     target = TargetURI.parse(urljoin(str(uri), link[1]).partition("#")[0])
                 except ValueError:
-                    continue  # a link that is none
+                    continue  # not a valid HTTP URL
+                # Only the client's own origin: a response must not make the proxy send requests to other servers.
                 if place_of(target) == place_of(uri):
                     yield str(target)
 
 
 def place_of(uri: TargetURI) -> tuple[str, str, int]:
-    """What makes two URIs those of one server."""
+    """Return scheme, host and port, which are equal for two URIs of the same origin."""
     return uri.scheme, uri.host, uri.port

@@ -1,8 +1,8 @@
-"""A bound on how often somebody may ask: a token bucket for each client, or for each tag.
+"""RateLimit: limit the rate of requests with a token bucket for each client or each tag.
 
-A bucket holds `burst` tokens at most and is filled at `rate` tokens a second; a request takes one, or is answered 429 with the seconds
-after which there will be one. The table of buckets is bounded: a full bucket is as good as none and goes first, then the one that was used
-least lately.
+A bucket holds at most `burst` tokens and gains `rate` tokens a second. A request takes one token; if there is none, it is answered with 429
+and the seconds until there is one. The table of buckets is bounded. When a bucket is added, full buckets at the least recently used end are
+dropped, because a full bucket is the same as none. If the table is still full, the least recently used bucket is dropped.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ class _Bucket:
 
 @public("trio_tsconnect.plugins")
 class RateLimit(Plugin):
-    """Answers 429 (RFC 6585 §4) to whoever asks more often than `rate` times a second, once `burst` requests are spent."""
+    """Answers requests that exceed `rate` a second, after a burst of `burst`, with 429 (RFC 6585 §4) and `Retry-After`."""
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `RateLimit` can be told."""
+        """The options of `RateLimit`."""
 
         rate: float = attrs.field(validator=number(above=0))
-        """Requests a second, in the long run."""
+        """The sustained rate, in requests a second."""
         burst: float = attrs.field(default=10, validator=number(least=1))
-        """Requests that may come at once after a pause."""
+        """The number of requests that are allowed at once after a pause."""
         by: Literal["client", "tag", "all"] = attrs.field(default="client", validator=one_of("client", "tag", "all"))
-        """What has a bucket of its own: a client address, a tag, or nothing, so that all requests share one."""
+        """What is limited: `client`, each client address; `tag`, each tag; `all`, all requests together."""
         internal: bool = attrs.field(default=False, validator=flag)
-        """Count the process's own requests, too."""
+        """Limit internal requests too, which code in this process makes. With `by = "tag"` they are always limited."""
         ipv6_prefix: int = attrs.field(default=64, validator=number(least=1, most=128, whole=True))
-        """Bits of an IPv6 address that tell clients apart: a client is given a whole network, not one address."""
+        """The number of leading bits of an IPv6 address that identify a client, because a client usually has a whole network."""
         max_buckets: int = attrs.field(default=10_000, validator=number(least=1, whole=True))
-        """Buckets that are kept; past it the one that was used least lately is forgotten."""
+        """The largest number of buckets to keep. Beyond it the least recently used bucket is dropped."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Take a token, or answer."""
+        """Take a token, or answer with 429 if there is none."""
         if txn.internal and not (self.options.internal or self.options.by == "tag"):
             return
         wait = self._take(self._key(txn))
         if wait > 0:
             txn.log["limited"] = True
-            txn.respond(429, "You ask too often.\n", headers={"Retry-After": str(math.ceil(wait)), "Cache-Control": "no-store"})
+            txn.respond(429, "Too many requests.\n", headers={"Retry-After": str(math.ceil(wait)), "Cache-Control": "no-store"})
 
     def _key(self, txn: Transaction) -> str:
         match self.options.by:
@@ -70,7 +70,7 @@ class RateLimit(Plugin):
                 return ""
 
     def _take(self, key: str) -> float:
-        """Take a token; the seconds until there is one when there is none."""
+        """Take a token and return 0. If there is none, return the seconds until there is one."""
         now, rate, burst = trio.current_time(), self.options.rate, self.options.burst
         bucket = self._buckets.get(key)
         if bucket is None:

@@ -1,6 +1,6 @@
-"""A name for every request, which the origin, the client and the log agree on: a request id, and the trace context of the W3C.
+"""RequestId: give every request an id, which the origin, the client and the log share, and a W3C trace context.
 
-Source of the latter: https://www.w3.org/TR/trace-context/, level 1, §3.
+Source of the trace context: https://www.w3.org/TR/trace-context/, level 1, §3.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _TRACEPARENT = re.compile(r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P
 
 @attrs.frozen
 class TraceContext:
-    """Where a request stands in a trace."""
+    """The position of a request in a trace."""
 
     trace: str
-    """32 hexadecimal digits: the whole."""
+    """The id of the trace: 32 hexadecimal digits."""
     span: str
-    """16 hexadecimal digits: this request."""
+    """The id of this request: 16 hexadecimal digits."""
     parent: str | None
-    """Those of the request that it is part of; None where the trace begins."""
+    """The span of the parent request; None if the trace begins here."""
     flags: str
-    """Two hexadecimal digits; the last bit says whether the trace is recorded."""
+    """Two hexadecimal digits. The lowest bit is set if the trace is recorded."""
 
     def to_field(self) -> str:
-        """The value of `traceparent` that continues it."""
+        """Return the `traceparent` value for the next hop."""
         return f"00-{self.trace}-{self.span}-{self.flags}"
 
     def child(self) -> TraceContext:
-        """A part of it."""
+        """Return a new span within this one."""
         return TraceContext(self.trace, secrets.token_hex(8), self.span, self.flags)
 
 
 def parse_traceparent(value: str | None) -> TraceContext | None:
-    """What a `traceparent` says, with its `parent-id` as the span; None when it is not valid, and the trace has to begin anew (§3.2.2)."""
+    """Parse a `traceparent` value. Its `parent-id` becomes the span. Return None if it is invalid; a new trace must then begin (§3.2.2)."""
     match = _TRACEPARENT.fullmatch(value or "")
     if match is None or match["version"] == "ff" or (match["version"] == "00" and match["more"]):
         return None
@@ -56,41 +56,44 @@ def parse_traceparent(value: str | None) -> TraceContext | None:
 
 @public("trio_tsconnect.plugins")
 class RequestId(Plugin):
-    """Gives every request an id and a place in a trace: for the origin, for the client, and as `request_id`, `trace_id`, `span_id` in the record.
+    """Gives every request an id and a trace context, and sends them to the origin. The client gets the id.
 
-    A request that code in the process makes as a child of another has its parent's id, and its span lies within its parent's.
+    The log record has `request_id`, `trace_id`, `span_id`, and `parent_span_id` if there is a parent. A child of another request gets the
+    id of its parent, unless it has its own, and its span is within the parent's span.
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
-        """What `RequestId` can be told."""
+        """The options of `RequestId`."""
 
         field: str = attrs.field(default="X-Request-Id", validator=field_name)
-        """The field that carries the id."""
+        """The name of the field with the id."""
         trust_client: bool = attrs.field(default=False, validator=flag)
-        """Keep an id that the client sends, when it is at most 128 harmless characters; false replaces it, as any client can invent one."""
+        """Keep the id that a client sends, if it consists of at most 128 letters, digits and `._~:+/=@-`. If false, it is replaced, because
+        a client can send any id.
+        """
         answer: bool = attrs.field(default=True, validator=flag)
-        """Tell the client the id, in the same field of the response."""
+        """Send the id to the client, in the same field of the response."""
         trace: bool = attrs.field(default=True, validator=flag)
-        """Continue the client's `traceparent`, or begin a trace; false leaves the field as it is."""
+        """Continue the client's `traceparent` if it is valid, else begin a new trace. If false, the field is not changed."""
         sampled: bool = attrs.field(default=False, validator=flag)
-        """Whether a trace that begins here says that it is recorded."""
+        """Set the sampled flag, which means that the trace is recorded, in traces that begin here."""
 
     def __init__(self, options: Options | None = None) -> None:
         self.options: RequestId.Options = options or self.Options()
         self._ids: WeakKeyDictionary[Transaction, tuple[str, TraceContext | None]] = WeakKeyDictionary()
 
     async def read_request(self, txn: Transaction) -> None:
-        """Name it."""
+        """Give the request its id and trace context."""
         self._name(txn)
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Name it, where the plugin is one of a remap rule and is asked only now."""
+        """Do the same for a plugin of a remap rule, whose `read_request` does not run."""
         if txn not in self._ids:
             self._name(txn)
 
     async def send_response(self, txn: Transaction) -> None:
-        """Tell the client."""
+        """Send the id to the client."""
         if self.options.answer and (known := self._ids.get(txn)) is not None:
             txn.response.headers[self.options.field] = known[0]
 
@@ -110,7 +113,7 @@ class RequestId(Plugin):
         headers = txn.request.headers
         above = parse_traceparent(headers.get("traceparent")) or parent
         if above is None:
-            headers.pop("tracestate")  # §3.3: it means nothing without the trace it was about
+            headers.pop("tracestate")  # §3.3: it is meaningless without its `traceparent`
             context = TraceContext(secrets.token_hex(16), secrets.token_hex(8), None, "01" if self.options.sampled else "00")
         else:
             context = above.child()

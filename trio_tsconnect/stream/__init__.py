@@ -1,4 +1,4 @@
-"""Bytes: virtual connections, and HTTP/1.1 over any trio stream."""
+"""Byte streams: virtual connections, and HTTP/1.1 over any trio stream."""
 
 from trio_tsconnect.stream._client_info import ClientInfo as ClientInfo
 from trio_tsconnect.stream._client_info import TLSInfo as TLSInfo

@@ -1,7 +1,7 @@
-"""The chunked coding, read strictly (RFC 9112 §7.1).
+"""Strict reader of the chunked transfer coding (RFC 9112 §7.1).
 
-The law: a size line is `1*HEXDIG [chunk-ext] CRLF` and nothing else. Extensions are checked and dropped (§7.1.1: a recipient ignores
-those it does not know). The trailer section is handed on as bytes, for it is judged and parsed as heads are.
+Invariant: unless `padding` is set, a size line is `1*HEXDIG [chunk-ext] CRLF` and nothing else. Chunk extensions are validated and dropped
+(§7.1.1: a recipient ignores unknown ones). The trailer section is returned as bytes, because it is validated and parsed as heads are.
 """
 
 from __future__ import annotations
@@ -17,20 +17,27 @@ _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)\r\n"
 )
 _PADDED_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*)\r\n")
-_SMALL_CHUNK = re.compile(rb"\r\n([1-9A-Fa-f][0-9A-Fa-f]?)\r\n")  # from the end of the chunk before it
+_SMALL_CHUNK = re.compile(rb"\r\n([1-9A-Fa-f][0-9A-Fa-f]?)\r\n")  # begins with the CRLF that ends the chunk before it
+# In bytes. A piece of this size is returned alone; smaller pieces are joined until they have four times this size.
 _SMALL = 4096
+# Maximum number of chunks that are joined into one piece.
 _MOST_TOGETHER = 256
+# Bytes of one size line, and of the chunk extensions of a whole body.
 _MAX_LINE = 1024
 _MAX_EXTENSIONS = 16384
 
 
 class ChunkedReader:
-    """Takes chunked bytes off the front of a buffer; `next_piece` until it gives `b""`, then `trailer_section` holds the rest."""
+    """A reader that removes a chunked body from the front of a buffer.
+
+    Call `next_piece` until it returns `b""`; then `trailer_section` is the trailer section, with its blank line.
+    """
 
     __slots__ = ("_error", "_extensions", "_fault", "_limits", "_padding", "_remaining", "_scanned", "_state", "trailer_section")
 
     def __init__(self, limits: HeadLimits, error: type[MessageError], *, padding: bool = False) -> None:
-        self._padding = padding  # white space after a size, which some servers send, and RFC 9112 §7.1 has no place for
+        # Accept white space after a chunk size. Some servers send it, but RFC 9112 §7.1 does not allow it.
+        self._padding = padding
         self._limits = limits
         self._error = error
         self._fault: MessageError | None = None
@@ -41,9 +48,10 @@ class ChunkedReader:
         self.trailer_section = b""
 
     def next_piece(self, buffer: bytearray) -> bytes | None:
-        """The next bytes of content; None when the buffer has too few; `b""` once the last chunk and the trailers were read.
+        """Return the next bytes of content; None if the buffer holds too few; `b""` after the last chunk and the trailer section.
 
-        Small chunks come together, so that what is done with a piece is not done for each byte of a client that sends a byte a chunk.
+        Small chunks are returned together, so that the work per piece is not repeated for each byte of a client that sends one byte per
+        chunk. Raise the error type of this reader for a malformed body, after the content that precedes the malformed part.
         """
         piece = self._next(buffer)
         if piece is None or not piece or len(piece) >= _SMALL:
@@ -56,18 +64,20 @@ class ChunkedReader:
             try:
                 more = self._next(buffer)
             except MessageError as exc:
-                self._fault = exc  # what was good until here comes first
+                self._fault = exc  # return the content before it first; the next call raises
                 break
-            if not more:  # the end is told at the next call: the state knows it
+            if not more:  # the state keeps the end of the body for the next call
                 break
             parts.append(more)
             size += len(more)
         return piece if len(parts) == 1 else b"".join(parts)
 
     def _take_small(self, buffer: bytearray, parts: list[bytes]) -> int:
-        """Take the small chunks without extensions that are here whole; how many bytes of content they had.
+        """Remove the complete small chunks without extensions from the front of `buffer` and append them to `parts`. Return their size in
+        bytes.
 
-        One pass over a copy, for a tenth of what a chunk costs in `_next`: a body of a byte a chunk must not hold up other connections.
+        One pass over a copy takes a tenth of the time per chunk that `_next` takes: a body of one byte per chunk must not delay other
+        connections.
         """
         window, at, size = bytes(buffer[:_SMALL]), 0, 0
         while len(parts) < _MOST_TOGETHER and (found := _SMALL_CHUNK.match(window, at)):
@@ -96,10 +106,10 @@ class ChunkedReader:
             if self._state == "data end":
                 if len(buffer) < 2:
                     if buffer and buffer != b"\r":
-                        raise self._bad("A chunk is longer than its size.")
+                        raise self._bad("The chunk data is longer than the chunk size: no CRLF follows it.")
                     return None
                 if buffer[:2] != b"\r\n":
-                    raise self._bad("A chunk is longer than its size.")
+                    raise self._bad("The chunk data is longer than the chunk size: no CRLF follows it.")
                 del buffer[:2]
                 self._state = "size"
             if self._state == "size" and not self._read_size(buffer):
@@ -124,9 +134,10 @@ class ChunkedReader:
         if self._extensions > _MAX_EXTENSIONS:
             raise self._bad(f"More than {_MAX_EXTENSIONS} bytes of chunk extensions.")
         self._remaining = int(match[1], 16)
-        if self._remaining >= 1 << 63:  # as for Content-Length: what does not fit a signed 64-bit number is an attack on somebody's parser
-            raise self._bad("A chunk size is absurdly large.")
-        del match  # it holds the buffer, which could not be resized
+        # As for Content-Length: a number that does not fit into 64 bits is an attempt to overflow a parser.
+        if self._remaining >= 1 << 63:
+            raise self._bad("A chunk size does not fit into a signed 64-bit integer.")
+        del match  # a match object exports the buffer; resizing it would raise BufferError
         del buffer[: end + 1]
         self._state = "data" if self._remaining else "trailers"
         return True

@@ -1,4 +1,7 @@
-"""Who a client is, as a value. Nothing else in the house asks what kind of stream it has."""
+"""Facts about a client, as a value.
+
+Invariant: other modules learn who a client is from `ClientInfo`, never from the type of its stream.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,21 @@ from trio_tsconnect._util import public
 @public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class TLSInfo:
-    """What is known of the TLS session that a client came through."""
+    """Facts about the TLS session of a client."""
 
     version: str | None = None
-    """The protocol's name as OpenSSL gives it, such as "TLSv1.3"."""
+    """TLS version as OpenSSL names it, for example "TLSv1.3"."""
     cipher: str | None = None
-    """The cipher suite's name."""
+    """Name of the cipher suite."""
     server_name: str | None = None
-    """The host name that the client asked for (RFC 6066 §3), if it is known."""
+    """Host name that the client requested (SNI, RFC 6066 §3), if known."""
     certificate: dict[str, Any] | None = attrs.field(default=None, hash=False)
-    """The client's verified certificate as `ssl.SSLSocket.getpeercert` gives it; None without one."""
+    """Verified certificate of the client, as returned by `ssl.SSLSocket.getpeercert`; None if there is none."""
 
 
 def _text(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str) or "\r" in value or "\n" in value:
-        raise ValueError(f"{field.name} must be text on one line, not {value!r}")
+        raise ValueError(f"{field.name} must be a str without line breaks, not {value!r}")
 
 
 def _scheme(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -39,31 +42,31 @@ def _scheme(_: object, field: attrs.Attribute[Any], value: object) -> None:
 def _address(_: object, field: attrs.Attribute[Any], value: object) -> None:
     host = value[0] if isinstance(value, tuple) and value else value
     if not isinstance(host, str) or "\r" in host or "\n" in host:
-        raise ValueError(f"{field.name} must be a host, or (host, port), not {value!r}")
+        raise ValueError(f"{field.name} must be a host or (host, port), without line breaks, not {value!r}")
 
 
 @public("trio_tsconnect")
 @attrs.frozen(kw_only=True)
 class ClientInfo:
-    """On whose behalf requests come: used for the log, Forwarded fields and access rules.
+    """The client on whose behalf requests are made. Used for the log, for Forwarded fields and for access rules.
 
-    Made from a stream by `describe_client`, or given to `serve_stream` or in `ConnectOptions` by a front end, which knows its client.
+    Created from a stream by `describe_client`. A front end, which knows its client, passes it to `serve_stream` or in `ConnectOptions`.
     """
 
     address: str | tuple[str, int] = attrs.field(validator=_address)
-    """The client's host, or (host, port)."""
+    """Host of the client, or (host, port)."""
     scheme: str = attrs.field(default="http", validator=_scheme)
-    """"http", or "https" when the client came through TLS."""
+    """"https" if the client used TLS, else "http"."""
     protocol: str = attrs.field(default="http/1.1", validator=_text)
-    """What the client speaks: "http/1.1", "h2", ... (logged as `client_protocol`)."""
+    """Protocol of the client: "http/1.1", "h2", ... (logged as `client_protocol`)."""
     alpn: str | None = None
-    """The protocol agreed on by ALPN (RFC 7301), if any."""
+    """Protocol negotiated by ALPN (RFC 7301), if any."""
     tls: TLSInfo | None = None
-    """Facts of the TLS session; None in clear text."""
+    """Facts about the TLS session; None without TLS."""
     connection: int = 0
-    """The number of the client's own connection (`Proxy.next_id`); 0: the session that serves it."""
+    """Number of the client's own connection (`Proxy.next_id`); 0: the number of the session that serves it."""
     stream: int | None = None
-    """The number of the stream within that connection, for protocols that have streams."""
+    """Number of the stream within that connection, for protocols with streams."""
 
     @property
     def host(self) -> str:
@@ -72,15 +75,15 @@ class ClientInfo:
 
     @property
     def port(self) -> int | None:
-        """The port, if it is known."""
+        """The port, or None if unknown."""
         return None if isinstance(self.address, str) else self.address[1]
 
 
 @public("trio_tsconnect.stream")
 def describe_client(stream: trio.abc.Stream) -> ClientInfo:
-    """Say who is at the other end of a stream. Never fails: what cannot be known is left out.
+    """Return the `ClientInfo` of the peer of a stream. Never raises: unknown facts are left out, and an unknown address is "unknown".
 
-    Knows `trio.SocketStream`, `trio.SSLStream` after its handshake, and any stream with a `client_info` attribute.
+    Supports `trio.SocketStream`, `trio.SSLStream` after its handshake, and any stream with a `client_info` attribute.
     """
     known = getattr(stream, "client_info", None)
     if isinstance(known, ClientInfo):
@@ -100,7 +103,7 @@ def describe_client(stream: trio.abc.Stream) -> ClientInfo:
 
 @public("trio_tsconnect.stream")
 def own_authority(stream: trio.abc.Stream) -> str | None:
-    """The address and port at which a stream came to us, as the authority of a URI; None where it cannot be told."""
+    """Return the local address and port of a stream as a URI authority, or None if unknown."""
     address: Any = getattr(stream, "local_address", None)
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
     if address is None and (sock := getattr(transport, "socket", None)) is not None:
@@ -111,7 +114,7 @@ def own_authority(stream: trio.abc.Stream) -> str | None:
     if not isinstance(address, tuple):
         return None
     host, port = address[:2]
-    if not port:  # a virtual connection without a target: its name is all there is
+    if not port:  # port 0: a virtual connection without a target, which has only a name
         return str(host)
     return f"[{host.partition('%')[0]}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -1,6 +1,6 @@
-"""A request and its response over one virtual connection: what most callers want of `connect`.
+"""Send one request over a new virtual connection and receive its response: the most common use of `connect`.
 
-The law: leaving the block closes the connection, whatever has happened in it; the engine then ends what has not ended.
+Invariant: leaving the block closes the connection, also after an error or a cancellation. The engine then ends an unfinished transaction.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from trio_tsconnect.stream._virtual import VirtualConnection
 
 @public("trio_tsconnect")
 class FetchError(Exception):
-    """A request that was fetched got no whole response."""
+    """A fetched request received no complete response."""
 
 
 class FetchedBody:
-    """The body of a fetched response: iterate over its pieces, or `read` all of it."""
+    """The body of a fetched response: iterate over its pieces, or call `read`."""
 
     def __init__(self, http: HTTP1Client) -> None:
         self._http = http
@@ -38,14 +38,14 @@ class FetchedBody:
         return piece
 
     async def receive(self) -> bytes:
-        """The next piece, as it comes; `b""` at the end. `FetchError` when the response is cut short."""
+        """Return the next piece, or `b""` at the end. Raise `FetchError` if the response is incomplete or invalid."""
         try:
             return bytes(await self._http.receive_body())
         except (IncompleteMessage, MessageError, trio.BrokenResourceError) as exc:
             raise FetchError(f"the response was cut short: {exc}") from exc
 
     async def read(self, limit: int | None = None) -> bytes:
-        """All of it; `FetchError` past `limit` bytes."""
+        """Return the rest of the body. Raise `FetchError` if it is longer than `limit` bytes (None: no limit) or incomplete."""
         parts, size = [], 0
         async for piece in self:
             parts.append(piece)
@@ -56,16 +56,16 @@ class FetchedBody:
 
     @property
     def trailers(self) -> Headers | None:
-        """The trailer fields, once the body was read to its end."""
+        """The trailer fields, after the body was read completely; None if there are none."""
         return self._http.trailers
 
 
 @public("trio_tsconnect")
 class FetchedResponse(Response):
-    """A response head with its body, still streaming."""
+    """A response head with its body, which is still being received."""
 
     body: FetchedBody
-    """The body; valid until the block of `fetch` is left."""
+    """The body. Usable inside the block of `fetch` only."""
 
 
 @public("trio_tsconnect.stream")
@@ -73,7 +73,7 @@ class FetchedResponse(Response):
 async def fetch(
     connect: Callable[[], VirtualConnection], request: Request, body: bytes | AsyncIterable[bytes]
 ) -> AsyncIterator[FetchedResponse]:
-    """`Proxy.fetch` and `Transaction.fetch`."""
+    """Implement `Proxy.fetch` and `Transaction.fetch`."""
     head = request.copy()
     framing = _framing(head, body)
     connection = connect()
@@ -83,7 +83,7 @@ async def fetch(
         nonlocal error
         try:
             await _send(http, body)  # type: ignore[arg-type]
-        except Exception as exc:  # noqa: BLE001 - what the caller's body raises is the caller's, and leaves as it is
+        except Exception as exc:  # noqa: BLE001 - an error of the caller's body is raised again below, unchanged
             error = exc
             nursery.cancel_scope.cancel()
 
@@ -99,7 +99,7 @@ async def fetch(
                 else:
                     nursery.start_soon(send)
                 yield await _read_head(http)
-            except BaseException as exc:  # noqa: BLE001 - raised again, when the other side has ended
+            except BaseException as exc:  # noqa: BLE001 - raised again below, outside of the nursery, so that it is not wrapped in a group
                 error = error or exc
             nursery.cancel_scope.cancel()
     finally:
@@ -108,6 +108,7 @@ async def fetch(
         try:
             raise error
         finally:
+            # The exception's traceback refers to this frame: break the reference cycle.
             del error
 
 
@@ -119,7 +120,7 @@ def _framing(head: Request, body: bytes | AsyncIterable[bytes]) -> Body:
 
 
 async def _drain(http: HTTP1Client) -> bool:
-    """Write; False when the engine takes no more: the response, or its absence, tells why."""
+    """Write the queue. Return False if the engine accepts no more: the response, or its absence, then tells why."""
     try:
         await http.drain()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -131,11 +132,11 @@ async def _send(http: HTTP1Client, body: AsyncIterable[bytes]) -> None:
     if not await _drain(http):
         return
     try:
-        async for piece in body:  # what this raises is the caller's
+        async for piece in body:  # exceptions of the caller's iterator propagate to the caller
             http.queue_body(piece)
             if not await _drain(http):
                 return
-    finally:  # an async generator that is not read to its end is closed by whoever reads it, in the task in which it was read
+    finally:  # close an async generator that was not exhausted, in the task that iterated over it
         if (aclose := getattr(body, "aclose", None)) is not None:
             await aclose()
     http.queue_end()

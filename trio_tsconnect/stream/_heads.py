@@ -1,7 +1,7 @@
-"""Heads as bytes: where one ends, what makes it unacceptable, and how one is written.
+"""Heads as bytes: find the end of a head, validate its bytes and size, and serialize a head.
 
-The law: here is judged what is lost once h11 has parsed. RFC 9112 §2.2 lets a recipient take a bare LF for a line end, and §5.2 lets it
-unfold folded lines; each such kindness is a message on which two parties can disagree, so a proxy extends none of them.
+Invariant: everything that h11 would hide by parsing is validated here, on the bytes. RFC 9112 §2.2 allows a recipient to accept a bare LF
+as a line terminator, and §5.2 allows it to unfold folded lines. Two parties can disagree about such a message, so this proxy rejects it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ _CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\r\n") + b"\x7f"
 @public("trio_tsconnect.stream")
 @attrs.frozen(kw_only=True)
 class HeadLimits:
-    """The bounds of what is read as one head or one trailer section."""
+    """Limits of one head or one trailer section."""
 
     request_line: int = 8192
-    """Bytes of the first line of a request."""
+    """Maximum size of the request line, in bytes."""
     head: int = 32768
-    """Bytes of the whole head, its blank line included; also of a trailer section."""
+    """Maximum size of a head or a trailer section, in bytes, including its blank line."""
     fields: int = 100
-    """Field lines."""
+    """Maximum number of field lines."""
 
 
 def head_end(buffer: bytearray, start: int) -> int:
-    """The index just past the blank line that ends a head, or -1. `start`: how much was searched before.
+    """Return the index just past the blank line that ends a head, or -1. `start` is the number of bytes that were searched before.
 
-    A blank line after a bare LF is an end as well: the head is then refused whole, at once, and not read on for a proper end.
+    A blank line that follows a bare LF also ends the head: such a head is rejected at once, without waiting for a correct end.
     """
+    # The blank line may begin in the bytes that were searched before.
     start = max(0, start - 3)
     proper = buffer.find(b"\n\r\n", start)
     bare = buffer.find(b"\n\n", start, proper + 2 if proper >= 0 else len(buffer))
@@ -41,20 +42,27 @@ def head_end(buffer: bytearray, start: int) -> int:
 
 
 def check_head_bytes(head: bytes, limits: HeadLimits, error: type[MessageError], *, start_line: bool = True) -> None:
-    """Judge a head or a trailer section, its blank line included, on its bytes; raise `error` (RFC 9112 §2.2, §5.2; RFC 9110 §5.5)."""
+    """Validate the bytes of a head or a trailer section, including its blank line (RFC 9112 §2.2, §5.2; RFC 9110 §5.5).
+
+    `start_line`: False for a trailer section. Raise `error` for too many field lines, a bare CR or LF, a control character, or a folded line.
+    """
     lines = head.count(b"\n")
     if lines - 1 - start_line > limits.fields:
-        raise error("head_too_large", f"More than {limits.fields} field lines.", too_large(error))
+        raise error("head_too_large", f"The head has more than {limits.fields} field lines.", too_large(error))
     if head.count(b"\r\n") != lines or head.count(b"\r") != lines:
-        raise error("bare_line_end", "A line ends in a bare LF, or holds a bare CR (RFC 9112 section 2.2).")
+        raise error("bare_line_end", "A line ends in a bare LF or contains a bare CR (RFC 9112 section 2.2).")
     if len(head.translate(None, _CONTROLS)) != len(head):
-        raise error("control_character", "A control character in the head (RFC 9110 section 5.5).")
+        raise error("control_character", "The head contains a control character (RFC 9110 section 5.5).")
     if b"\n " in head or b"\n\t" in head:
-        raise error("folded_line", "A field line is folded, or the first one begins with white space (RFC 9112 section 5.2).")
+        raise error("folded_line", "A line of the head begins with white space: folded lines are not allowed (RFC 9112 section 5.2).")
 
 
 def check_head_size(buffer: bytearray, end: int, limits: HeadLimits, error: type[MessageError], *, request: bool) -> None:
-    """Judge the size of a head of which `end` bytes are known to belong together (-1: not complete yet)."""
+    """Raise `error` if a head is too large. `end` is the size of the complete head, or -1 while it is incomplete.
+
+    An incomplete head is measured by what is buffered, so it is rejected as soon as it exceeds a limit. `request`: also limit the request
+    line.
+    """
     size = end if end >= 0 else len(buffer)
     if request and size > limits.request_line:
         line = buffer.find(b"\n", 0, limits.request_line + 1)
@@ -65,21 +73,21 @@ def check_head_size(buffer: bytearray, end: int, limits: HeadLimits, error: type
 
 
 def too_large(error: type[MessageError]) -> int:
-    """The status for what is larger than a limit: RFC 6585 §5 for a request, what its error says for a response."""
+    """Return the status for a message that exceeds a limit: 431 for a request (RFC 6585 §5), else the default status of the error type."""
     return 431 if error.default_status == 400 else error.default_status
 
 
 def fields_to_bytes(headers: Headers) -> bytes:
-    """Field lines, each with its CRLF; names as they were written."""
+    """Serialize field lines, each with its CRLF. Names keep their case."""
     return b"".join([b"%b: %b\r\n" % (raw, value) for raw, _, value in headers.fields])
 
 
 @public("trio_tsconnect.stream")
 def request_to_bytes(request: Request, target: str) -> bytes:
-    """A request head with this target on its line. Always HTTP/1.1: the version is the hop's own (RFC 9110 §2.5)."""
+    """Serialize a request head for `target`. The version is always HTTP/1.1: each hop sends its own (RFC 9110 §2.5)."""
     return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode("ascii"), target.encode("ascii"), fields_to_bytes(request.headers))
 
 
 def response_to_bytes(response: Response) -> bytes:
-    """A response head. The reason phrase is never empty: some clients cannot read an empty one."""
+    """Serialize a response head. `Response` never has an empty reason phrase: some clients cannot parse one."""
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason.encode("latin-1"), fields_to_bytes(response.headers))

@@ -1,10 +1,10 @@
-"""HTTP/1.1 over any trio stream, both roles.
+"""HTTP/1.1 over any trio stream: the part that servers and clients share.
 
-The law: every byte that is read passes the strict checks of `_heads` and `_chunked` and the rules of `message/` before anybody sees it,
-and nothing of h11 shows outside of this room.
+Invariant: every byte that is read passes the strict checks of `_heads` and `_chunked` and the rules of `message/` before a caller sees it.
+No type of h11 is visible outside `stream/`.
 
-A connection reads and writes separately, so one task may do each. What is written is queued until `drain`, so that a head and the
-body that is at hand go out in one write; whoever is about to wait for something drains first.
+Reading and writing are independent, so one task may read while another writes. Output is queued until `drain`, so that a head and the
+available part of its body are sent in one write. A caller must drain before it waits for anything that depends on the output.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ from trio_tsconnect.stream._heads import (
 from trio_tsconnect.stream._machine import HeadParser, Parser, load_parser
 from trio_tsconnect.stream._virtual import VirtualConnection
 
+# Bytes: of one read, and of queued output at which callers drain.
 READ_SIZE = 65536
 DRAIN_ABOVE = 65536
 LENIENCES = frozenset({"chunk_padding", "status"})
-"""What an origin may be forgiven: white space after the size of a chunk, and a status above 599."""
+"""Deviations that may be accepted from an origin: white space after a chunk size, and a status above 599."""
+# Bytes: if more is queued, the head is written separately.
 _HEAD_ALONE_ABOVE = 32768
 _MOST_EMPTY_LINES = 8
 
 
 @public("trio_tsconnect.stream")
 class IncompleteMessage(Exception):
-    """The peer ended its input in the middle of a message. `began`: whether any byte of that message had come."""
+    """The peer ended its input within a message. `began` is True if any byte of that message was received."""
 
     def __init__(self, detail: str, *, began: bool = True) -> None:
         super().__init__(detail)
@@ -52,20 +54,20 @@ class IncompleteMessage(Exception):
 
 
 class HTTP1Connection:
-    """What both roles share: the buffer, bodies both ways, and the queue of what is written."""
+    """Base class of both roles: the input buffer, bodies in both directions, and the output queue."""
 
     _error: ClassVar[type[MessageError]]
     _reading_requests: ClassVar[bool]
 
     lenient: Container[str] = ()
-    """What the peer is forgiven, of `LENIENCES`."""
-    _listed: frozenset[bytes] = frozenset()  # what Connection listed in the head that was read last
+    """The deviations that are accepted from this peer: members of `LENIENCES`."""
+    _listed: frozenset[bytes] = frozenset()  # names that Connection listed in the last head that was read
     trailers: Headers | None = None
-    """The trailer fields of the message that was read last, once its body was read to the end; None without any."""
+    """The trailer fields of the last message that was read, after its body was read completely; None if there were none."""
     body: Body = NO_BODY
-    """How the body of the message that was read last is framed."""
+    """The framing of the body of the last message that was read."""
 
-    # how each connection begins; an attribute of the class costs one nothing until it changes
+    # Initial state. A class attribute costs an instance nothing until it is assigned.
     _scanned = 0
     _head = b""
     _ended = False
@@ -79,7 +81,7 @@ class HTTP1Connection:
     _queued = 0
     _head_in_queue = False
     head_sent: bool = False
-    """Whether the final head that was queued last has been handed to the stream whole."""
+    """True if the last final head that was queued has been written to the stream completely."""
 
     def __init__(self, stream: trio.abc.Stream, *, limits: HeadLimits | None = None, parser: Parser = "h11") -> None:
         self.stream = stream
@@ -88,13 +90,13 @@ class HTTP1Connection:
         self._buffer = bytearray()
         self._queue: list[bytes | bytearray] = []
         self._flushes: Any = stream if getattr(stream, "flush", None) is not None else None
-        # Its bytes are there, or fit, without a turn of the loop. (Never a stream around one: that may have bytes of its own to give first.)
+        # For I/O that never blocks. None if the stream wraps a virtual connection: the wrapper may hold bytes that must be read first.
         self._virtual: VirtualConnection | None = stream if isinstance(stream, VirtualConnection) else None
 
     # ------------------------------------------------------------------------------------------------------------------ reading
 
     async def fill(self) -> bool:
-        """Read what comes next into the buffer; False at the end of input, for good."""
+        """Read more input into the buffer; block until there is some. Return False at the end of input, and at every later call."""
         if self._ended:
             return False
         data = await self.stream.receive_some(READ_SIZE)
@@ -105,7 +107,7 @@ class HTTP1Connection:
         return True
 
     def fill_now(self) -> bool:
-        """Take what has come already, if this stream can tell; whether that was anything. Never waits, and is no checkpoint."""
+        """Read available input of a virtual connection, without a checkpoint. Return True if there was any; False for other streams."""
         if self._virtual is None or self._ended:
             return False
         try:
@@ -116,7 +118,7 @@ class HTTP1Connection:
         return bool(data)
 
     def feed(self, data: bytes) -> None:
-        """Put bytes that someone else has read from the stream into the buffer; `b""` is the end of input."""
+        """Add bytes that other code has read from the stream to the buffer; `b""` is the end of input."""
         if data:
             self._buffer += data
         else:
@@ -124,16 +126,16 @@ class HTTP1Connection:
 
     @property
     def buffered(self) -> int:
-        """Bytes read from the stream and not used yet."""
+        """Number of bytes that were read from the stream and not used yet."""
         return len(self._buffer)
 
     @property
     def input_ended(self) -> bool:
-        """Whether the end of input has been seen; there may still be bytes in the buffer."""
+        """True if the end of input was read. The buffer may still hold bytes."""
         return self._ended
 
     def take_buffer(self) -> bytes:
-        """Take the unused bytes out: the beginning of what follows an upgrade."""
+        """Remove and return the unused bytes. After an upgrade they are the first bytes of the new protocol."""
         data = bytes(self._buffer)
         self._buffer.clear()
         return data
@@ -149,7 +151,8 @@ class HTTP1Connection:
         end = head_end(buffer, self._scanned)
         check_head_size(buffer, end, self.limits, self._error, request=self._reading_requests)
         if end < 0:
-            if self._reading_requests and buffer and not 0x21 <= buffer[0] <= 0x7E:  # a TLS hello, say: there is nothing to wait for
+            # Not a method, for example a TLS ClientHello: reject it now. Waiting for the end of a head would only end in a timeout.
+            if self._reading_requests and buffer and not 0x21 <= buffer[0] <= 0x7E:
                 raise self._error("malformed_head", "The request does not begin with a method.")
             self._scanned = len(buffer)
             return None
@@ -179,11 +182,11 @@ class HTTP1Connection:
 
     @property
     def body_complete(self) -> bool:
-        """Whether the body of the message that was read last has been read to its end."""
+        """True if the body of the last message was read completely."""
         return self._body_read
 
     def body_piece(self) -> bytes | bytearray | None:
-        """What the buffer holds of the body: some bytes; `b""` at its end; None when more must be read (`fill`)."""
+        """Return buffered bytes of the body; `b""` at its end; None if more input is needed (`fill`)."""
         if self._body_read:
             return b""
         if self._chunks is not None:
@@ -215,12 +218,13 @@ class HTTP1Connection:
                 raise self._error("malformed_trailers", f"The trailer section is malformed: {exc}") from None
             trailers = to_headers(event)
             check_trailers(trailers, self._error)
+            # A field that Connection listed is for this connection only (RFC 9110 §7.6.1), also as a trailer.
             trailers.remove(self._listed)
             self.trailers = trailers
         self._finish_body()
 
     async def receive_body(self) -> bytes | bytearray:
-        """The next bytes of the body, `b""` at its end. `IncompleteMessage` when the input ends before it does."""
+        """Return the next bytes of the body, or `b""` at its end. Raise `IncompleteMessage` if the input ends within the body."""
         while (piece := self.body_piece()) is None:
             if not await self.fill() and self.body.framing is not Framing.CLOSE:
                 raise IncompleteMessage("the input ended within a body")
@@ -230,7 +234,7 @@ class HTTP1Connection:
 
     @property
     def queued(self) -> int:
-        """Bytes that wait to be written by `drain`."""
+        """Number of bytes that wait for `drain`."""
         return self._queued
 
     def _put(self, data: bytes | bytearray) -> None:
@@ -238,7 +242,7 @@ class HTTP1Connection:
         self._queued += len(data)
 
     def queue_body(self, data: bytes | bytearray) -> None:
-        """Add a piece of the body; an empty one adds nothing. `ValueError` for more than the head has announced."""
+        """Queue a piece of the body; an empty piece adds nothing. Raise ValueError if the body exceeds its Content-Length."""
         if not data:
             return
         if self._sending.framing is Framing.CHUNKED:
@@ -248,28 +252,31 @@ class HTTP1Connection:
         else:
             self._unsent -= len(data)
             if self._unsent < 0 and self._sending.framing is Framing.LENGTH:
-                raise ValueError("more body than its head has announced")
+                raise ValueError("the body is longer than the Content-Length of its head")
             self._put(data)
 
     def queue_end(self, trailers: Headers | None = None) -> None:
-        """End the body; `ValueError` when it is shorter than its head has announced.
+        """End the body. Raise ValueError if it is shorter than its Content-Length.
 
-        Trailers go out only on a chunked one; elsewhere there is no place for them.
+        Trailers are sent only with a chunked body. Otherwise they are dropped, because HTTP/1.1 has no place for them.
         """
         if self._sending.framing is Framing.CHUNKED:
             self._put(b"0\r\n" + fields_to_bytes(trailers) + b"\r\n" if trailers else b"0\r\n\r\n")
         elif self._unsent and self._sending.framing is Framing.LENGTH:
-            raise ValueError("less body than its head has announced")
+            raise ValueError("the body is shorter than the Content-Length of its head")
         self._sent = True
 
     def _joined(self) -> bytes | bytearray:
         return self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
 
     def drain_now(self) -> bool:
-        """Write all that is queued, if this stream takes it at once; whether it has. Never waits, and is no checkpoint."""
+        """Write the queue at once if the stream is a virtual connection that has room for it. Never blocks, and is not a checkpoint.
+
+        Return True if the queue is empty afterwards. Otherwise nothing was written.
+        """
         if self._queue and self._virtual is not None:
             try:
-                self._virtual.send_nowait(self._joined())
+                self._virtual.send_nowait(self._joined())  # all or nothing: if it raises, the queue stays complete
             except trio.WouldBlock:
                 return False
             self._queue.clear()
@@ -279,7 +286,7 @@ class HTTP1Connection:
         return not self._queue
 
     def _expect_head(self) -> None:
-        """What is queued next is a final head."""
+        """Record that the next item that is queued is a final head."""
         self._head_in_queue, self.head_sent = True, False
 
     def _take_queue(self) -> bytes | bytearray:
@@ -289,7 +296,7 @@ class HTTP1Connection:
         return data
 
     async def _send_head(self, data: bytes | bytearray) -> None:
-        self._head_in_queue = False
+        self._head_in_queue = False  # before the write: after its first byte, `take_back` must not drop the head
         self._queued = max(0, self._queued - len(data))
         await self.stream.send_all(data)
         self.head_sent = True
@@ -299,15 +306,15 @@ class HTTP1Connection:
         self._head_in_queue = False
 
     async def drain(self) -> None:
-        """Write all that is queued, in one piece, and let the peer see it at once. A checkpoint only if there is something.
+        """Write the queue and flush the stream. A checkpoint only if the queue was not empty.
 
-        When this is cancelled a part may have been written: the connection is of no more use.
+        If cancelled, a part may have been written: the connection cannot be used again, and `HTTP1Client.reusable` is False from then on.
         """
         if self._queue:
-            self._writing = True  # until it has returned: whoever cancels it leaves a message that was cut anywhere
+            self._writing = True  # until all is written: stays True if cancelled, because the message may be cut at any byte
             if self._head_in_queue:
                 if self._queued > _HEAD_ALONE_ABOVE:
-                    # So that it is known whether the peer has a head, however long it takes to read what follows.
+                    # Alone, so that `head_sent` is set even if the peer reads the body slowly.
                     await self._send_head(self._queue.pop(0))
                 else:
                     await self._send_head(self._take_queue())
@@ -319,5 +326,5 @@ class HTTP1Connection:
 
 
 def to_headers(event: Any) -> Headers:
-    """The fields of a head or trailer section that h11 has parsed."""
+    """Return the fields of a head or a trailer section that h11 has parsed."""
     return Headers.from_parsed([(raw, raw.lower(), value) for raw, value in event.headers.raw_items()])

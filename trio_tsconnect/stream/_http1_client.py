@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a client: requests are written, responses are read."""
+"""HTTP/1.1 as a client: write requests, read responses."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _SPACE_BEFORE_COLON = re.compile(rb"(?<=\n)([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]+:
 
 @public("trio_tsconnect.stream")
 class HTTP1Client(HTTP1Connection):
-    """The side that writes requests and reads responses."""
+    """The connection to a server: writes requests and reads responses."""
 
     _error = BadResponse
     _reading_requests = False
     _method = "GET"
-    _offered: list[str] = []  # noqa: RUF012 - never changed in place
+    _offered: list[str] = []  # noqa: RUF012 - never mutated
     _persists = True
 
     def queue_request(self, request: Request, body: Body, *, target: str | None = None) -> None:
-        """Add a request head, framed as `body` says. `target`: what stands on the request line, if not the request's own."""
+        """Queue a request head with the framing `body`. `target` replaces the target of the request on the request line."""
         self._put(request_to_bytes(request, target or request.target))
         self._method = request.method
         self._offered = request.headers.tokens("upgrade") if "upgrade" in request.headers else []
@@ -45,9 +45,9 @@ class HTTP1Client(HTTP1Connection):
         self._body_read = False
 
     async def read_response(self) -> Response:
-        """The next response head, an interim one (1xx) included, judged strictly.
+        """Read and validate the next response head, which may be interim (1xx).
 
-        `BadResponse` for one that is not acceptable; `IncompleteMessage` when the input ends first.
+        Raise `BadResponse` if it is not valid, and `IncompleteMessage` if the input ends first.
         """
         head = await self._read_head()
         event = self._parse(head)
@@ -72,15 +72,15 @@ class HTTP1Client(HTTP1Connection):
 
     @property
     def request_sent(self) -> bool:
-        """Whether the request was queued to its end."""
+        """True if the request was queued completely."""
         return self._sent
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow: both messages complete, and not a byte too many (RFC 9112 §9.2)."""
+        """True if another request may be sent: both messages are complete, and no excess byte was received (RFC 9112 §9.2)."""
         return (
             self._body_read
-            and self._persists  # RFC 9112 §9.6: who has sent `close` sends no further request
+            and self._persists  # RFC 9112 §9.6: after `close` a client sends no further request
             and self.request_sent
             and not self._buffer
             and not self._ended

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a server: requests are read, responses are written."""
+"""HTTP/1.1 as a server: read requests, write responses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _MOST_EMPTY_LINES = 8
 
 @public("trio_tsconnect.stream")
 class HTTP1Server(HTTP1Connection):
-    """The side that reads requests and writes responses."""
+    """The connection to a client: reads requests and writes responses."""
 
     _error = BadRequest
     _reading_requests = True
 
     def skip_empty_lines(self) -> bool:
-        """Drop empty lines before a request line (RFC 9112 §2.2), up to a few; whether a request has begun to arrive."""
+        """Drop up to 8 empty lines before a request line (RFC 9112 §2.2).
+
+        Return True if other bytes follow them in the buffer, False if it is empty or holds a lone CR.
+        """
         buffer = self._buffer
         self._head = b""
         for _ in range(_MOST_EMPTY_LINES):
@@ -31,21 +34,21 @@ class HTTP1Server(HTTP1Connection):
         return bool(buffer) and buffer != b"\r"
 
     async def wait_for_request(self) -> bool:
-        """Wait for the first byte of a request; False when the input ends before one."""
+        """Wait for the first byte of a request. Return False if the input ends before it."""
         while not self.skip_empty_lines():
             if not await self.fill():
                 return False
         return True
 
     async def read_request(self) -> Request:
-        """The next request head, judged strictly.
+        """Read and validate the next request head.
 
-        `BadRequest` for one that is not acceptable (its status says how to answer, then close); `IncompleteMessage` when the input ends first.
+        Raise `BadRequest` if it is not valid: answer with its status, then close. Raise `IncompleteMessage` if the input ends first.
         """
         return self._parse(await self._read_head())
 
     def read_request_now(self) -> Request | None:
-        """As `read_request`, but None where it would wait: when not all of the head has been read from the stream yet."""
+        """Do what `read_request` does, but return None if the buffer does not hold the complete head."""
         head = self._head_now()
         return None if head is None else self._parse(head)
 
@@ -66,7 +69,8 @@ class HTTP1Server(HTTP1Connection):
         return request
 
     def _without_host(self, head: bytes) -> Any:
-        # h11 refuses an HTTP/1.1 request without Host while parsing; plugins are to see it first, and it is answered after pre_remap.
+        # h11 rejects an HTTP/1.1 request without Host. Hooks must see such a request first (it is answered after pre_remap), so parse it
+        # with a Host that the caller removes.
         if b"\nhost:" in head.lower():
             return None
         try:
@@ -75,18 +79,21 @@ class HTTP1Server(HTTP1Connection):
             return None
 
     def seen_request_line(self) -> tuple[str | None, str | None, str]:
-        """For the log: method, target and version of a head that was not acceptable or not complete, as far as they can be told."""
+        """Return (method, target, version) of a head that is invalid or incomplete, for the log.
+
+        Method and target are None if they cannot be determined. The version is "1.0" if the request line says so, else "1.1".
+        """
         line = (self._head or bytes(self._buffer[: self.limits.request_line])).split(b"\n", 1)[0].rstrip(b"\r").decode("latin-1")
         words = line.split(" ")
         if not is_token(words[0].encode("latin-1")):
-            return None, None, "1.1"  # it has not even begun as a request
+            return None, None, "1.1"  # the first word is not a method
         if len(words) < 2:
             return words[0], None, "1.1"
         version = words[-1].removeprefix("HTTP/") if len(words) > 2 and words[-1].startswith("HTTP/") else ""
         return words[0], " ".join(words[1:-1] if version else words[1:]), "1.0" if version == "1.0" else "1.1"
 
     def queue_response(self, response: Response, body: Body) -> None:
-        """Add a response head, framed as `body` says; an interim one (1xx) with `NO_BODY`."""
+        """Queue a response head with the framing `body`. For an interim response (1xx) pass `NO_BODY`."""
         if response.status >= 200 or response.status == 101:
             self._expect_head()
         self._put(response_to_bytes(response))
@@ -94,7 +101,7 @@ class HTTP1Server(HTTP1Connection):
             self._sending, self._unsent, self._sent = body, body.length, False
 
     def take_back(self) -> bool:
-        """Drop the final head that is queued, and what follows it, where nothing of it was handed to the stream; whether it was so."""
+        """Drop the output queue if it still holds the complete final head. Return True if it was dropped."""
         if not self._head_in_queue:
             return False
         self._head_in_queue = False

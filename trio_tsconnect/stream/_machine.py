@@ -1,11 +1,11 @@
-"""h11: it parses heads and trailer sections.
+"""The interface to h11, which parses heads and trailer sections.
 
-The law: h11 is imported here and nowhere else, and of h11 only what parses: the readers that its state machine calls. What a connection may
-do next is decided by the framing that `message/` derives from the head. To tell a second state machine every step of it (an event for each
-head, piece and end, on both sides of a hop) was measured at 40 us a transaction, and a machine that is made anew for each head at 12 us a
-head; neither told anybody anything new.
+Invariant: h11 is imported in this module only, and only its parsing functions are used: the readers that its state machine calls. The
+framing that `message/` derives from the head decides what a connection may do next. The state machine of h11 would add no information.
+Feeding it all events (each head, piece and end, on both sides of a hop) was measured at 40 us per transaction; a new state machine for each
+head cost 12 us.
 
-The readers have no public name. They have been where they are since h11 0.10 (2020); `tests/stream/test_machine.py` tells when they move.
+The readers are not public API of h11. They have had these names since h11 0.10 (2020). `tests/stream/test_machine.py` fails if they change.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Parser = Literal["h11", "fast"]
 @public("trio_tsconnect.stream")
 @lru_cache
 def load_parser(name: Parser) -> HeadParser:
-    """One implementation of h11. `ModuleNotFoundError` when the `fast` extra is not installed."""
+    """Return the parser of one implementation of h11. Raise `ModuleNotFoundError` if its extra (`fast`) is not installed."""
     return HeadParser("h11_mypyc" if name == "fast" else "h11")
 
 
 class HeadParser:
-    """What h11 makes of whole heads. `error` is raised for those that it cannot read."""
+    """A parser of complete heads and trailer sections. Its methods raise `error`, an exception type, for input that h11 cannot parse."""
 
     def __init__(self, module: str) -> None:
         h11 = import_module(module)
@@ -39,19 +39,20 @@ class HeadParser:
         self._chunked = readers.ChunkedReader
 
     def request(self, head: bytes) -> Any:
-        """An `h11.Request`."""
+        """Parse a request head; return an `h11.Request`."""
         buffer = self._buffer()
         buffer += head
         return self._request(buffer)
 
     def response(self, head: bytes) -> Any:
-        """An `h11.Response`, or an `h11.InformationalResponse`."""
+        """Parse a response head; return an `h11.Response` or an `h11.InformationalResponse`."""
         buffer = self._buffer()
         buffer += head
         return self._response(buffer)
 
     def trailers(self, section: bytes) -> Any:
-        """An `h11.EndOfMessage` with the fields of a trailer section."""
+        """Parse a trailer section; return an `h11.EndOfMessage` with its fields."""
         buffer = self._buffer()
+        # The reader of h11 expects the last chunk before the trailer section.
         buffer += b"0\r\n" + section
         return self._chunked()(buffer)

@@ -1,6 +1,6 @@
-"""What h11 refuses while parsing, in the words of the rules of `message/` where they have any.
+"""Error details for heads that h11 rejects: the error of the matching rule in `message/`, or else h11's own text.
 
-The law: a refusal is found out here and nothing else: the head is malformed already, and nobody gets it.
+Invariant: nothing that is parsed here is used or forwarded. The head has been rejected already; these functions only choose the error.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from trio_tsconnect.message import BadRequest, BadResponse, Request, Response, c
 
 
 def _words(reason: Exception) -> str:
-    # what h11 quotes after a colon is its own view of the bytes, as Python would write them
+    # After a colon h11 quotes the received bytes as a Python repr. Leave that out.
     return str(reason).partition(":")[0]
 
 
 def refused_request(head: bytes, reason: Exception) -> BadRequest:
-    """Why this request head was refused, `reason` being what h11 said."""
+    """Return the error for a request head that h11 has rejected with `reason`."""
     try:
         method, target, version = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
         check_request(Request(method, target, _fields_of(head), version.removeprefix("HTTP/")))
@@ -26,7 +26,7 @@ def refused_request(head: bytes, reason: Exception) -> BadRequest:
 
 
 def refused_response(head: bytes, reason: Exception, method: str) -> BadResponse:
-    """Why this response head was refused; `method`: of the request that it answers."""
+    """Return the error for a response head that h11 has rejected with `reason`. `method` is the method of the request."""
     try:
         version, status, _ = (head.partition(b"\r\n")[0].decode("latin-1") + " ").split(" ", 2)
         check_response(Response(int(status), _fields_of(head), "", version.removeprefix("HTTP/")), method)

@@ -1,6 +1,7 @@
-"""The few things that differ between kinds of streams, each asked in one place.
+"""Operations that differ between kinds of streams: sockets, TLS over sockets, virtual connections, and others.
 
-The law: what only a socket needs is done here, by duck and by type; everything above treats all streams alike.
+Invariant: `message`, `log`, `engine` and `http2` never access the socket of a stream (tests/test_house.py). Operations that need it are
+here.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.stream._virtual import VirtualConnection
 
+# Maximum number of bytes that `close_gently` reads and drops.
 _LINGER_MOST = 1 << 20
 
 
 @public("trio_tsconnect.stream")
 def has_input(stream: trio.abc.Stream) -> bool:
-    """Whether a stream that nobody reads has something to read, the end of input included. What cannot be asked has none."""
+    """Return True if a stream has unread input, including the end of input. The stream is not read.
+
+    Return True for a closed or failed socket as well, so that callers do not reuse it. Return False for streams that cannot be polled.
+    """
     if isinstance(stream, VirtualConnection):
         receiving = stream.statistics().receiving
         return bool(receiving.unread) or receiving.ended is not None
@@ -36,15 +41,16 @@ def has_input(stream: trio.abc.Stream) -> bool:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+    # A closed socket has the descriptor -1, which `poll` rejects.
     except (OSError, ValueError):
         return True
 
 
 @public("trio_tsconnect.stream")
 def has_hung_up(stream: trio.abc.Stream, *, half_close: bool = True) -> bool:
-    """True if a socket's peer has reset the connection, or (`half_close`) ended its direction, whatever is still to be read.
+    """Return True if the peer of a socket has reset the connection or (`half_close`) closed its direction, even if there is unread input.
 
-    False for a stream that cannot be asked, or is closed.
+    Return False for streams without a socket, and for closed ones.
     """
     sock = _socket_of(stream)
     if sock is None or sock.fileno() < 0:
@@ -56,7 +62,10 @@ def has_hung_up(stream: trio.abc.Stream, *, half_close: bool = True) -> bool:
 
 @public("trio_tsconnect.stream")
 def unsent(stream: trio.abc.Stream) -> int:
-    """Bytes that were written and have not arrived: not read from a virtual connection, not acknowledged on a socket. 0 where that is not known."""
+    """Return the number of bytes written that have not arrived: not read from a virtual connection, or not acknowledged on a socket.
+
+    Return 0 for streams that cannot tell.
+    """
     if isinstance(stream, VirtualConnection):
         return stream.statistics().sending.unread
     sock = _socket_of(stream)
@@ -75,9 +84,9 @@ def _socket_of(stream: trio.abc.Stream) -> Any:
 
 @public("trio_tsconnect.stream")
 def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None) -> bool:
-    """Have `callback(reason)` called at the moment the peer is gone; False when the stream cannot tell without being read.
+    """Arrange that `callback(reason)` is called as soon as the peer closes or aborts. None removes the callback.
 
-    None takes the callback away.
+    Return False if the stream has no `watch_peer` method: then only reading can tell that the peer has gone.
     """
     watch = getattr(stream, "watch_peer", None)
     if watch is None:
@@ -88,8 +97,11 @@ def watch_peer(stream: trio.abc.Stream, callback: Callable[[str], object] | None
 
 @public("trio_tsconnect.stream")
 def reset(stream: trio.abc.Stream, reason: str) -> None:
-    """See to it that closing this stream by force is no orderly end to the peer: a socket is reset, and loses bytes on their way;
-    what is unread of a virtual connection is still the peer's, which fails after it."""
+    """Make the next forced close of this stream visible to the peer as a failure, not as an orderly end of input.
+
+    A socket will be reset (SO_LINGER with a timeout of 0), and bytes in transit may be lost. A virtual connection is broken off at once:
+    the peer reads what was written, then gets `BrokenResourceError` with `reason`. Other streams are not changed.
+    """
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if isinstance(stream, VirtualConnection):
@@ -101,7 +113,7 @@ def reset(stream: trio.abc.Stream, reason: str) -> None:
 
 @public("trio_tsconnect.stream")
 async def close_now(stream: trio.abc.Stream) -> None:
-    """Close by force, without a farewell. Waits for nothing, so it is shielded: it also closes, and returns, in a cancelled task."""
+    """Close by force, without a TLS close_notify. Shielded from cancellation, because it does not block: a cancelled task also closes."""
     if isinstance(stream, VirtualConnection):
         stream.close()
         return
@@ -111,9 +123,10 @@ async def close_now(stream: trio.abc.Stream) -> None:
 
 @public("trio_tsconnect.stream")
 async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
-    """Close so that what was written arrives (RFC 9112 §9.6): end the output, then read and drop until the peer closes, for so long at most.
+    """Close so that the peer receives what was written (RFC 9112 §9.6). End the output, then read and drop input until the peer closes.
 
-    A virtual connection needs none of it: its bytes are there already. Closes by force when cancelled.
+    Draining stops after `seconds` seconds or 1 MiB. A virtual connection is closed at once: its peer can still read what was written. If
+    cancelled, the stream is closed by force.
     """
     if isinstance(stream, VirtualConnection):
         stream.close()
@@ -123,10 +136,12 @@ async def close_gently(stream: trio.abc.Stream, seconds: float) -> None:
             transport: Any = stream
             if isinstance(stream, trio.SSLStream):
                 transport = stream.transport_stream
-                with contextlib.suppress(trio.BrokenResourceError):  # whatever the peer still sends belongs to no record any more
+                # `unwrap` fails if the peer still sends application data.
+                with contextlib.suppress(trio.BrokenResourceError):
                     await stream.unwrap()
             if isinstance(transport, trio.abc.HalfCloseableStream):
                 await transport.send_eof()
+            # Closing a socket that has unread input sends a reset, which can destroy the response before the peer reads it.
             left = _LINGER_MOST
             while left > 0 and (data := await transport.receive_some(65536)):
                 left -= len(data)

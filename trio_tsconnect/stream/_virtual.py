@@ -1,6 +1,6 @@
-"""A virtual connection: a byte stream to the engine, or to anything else, with no operating system between its ends.
+"""Virtual connections: byte streams to the engine, or between any two tasks, without the operating system.
 
-The law: a `VirtualConnection` is two crossed pipes and an identity; every rule of the byte stream is the pipe's.
+Invariant: a `VirtualConnection` is two pipes, one for each direction, and an identity. `Pipe` implements all rules of the byte stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ Address = tuple[str, int]
 
 @public("trio_tsconnect.stream")
 def window_of(buffer_index: int) -> int:
-    """How many bytes a buffer index stands for: `128 << buffer_index` (Traffic Server's `TSIOBufferSizeIndex`). ValueError out of 0..14."""
+    """Return the number of bytes for a buffer index: `128 << buffer_index` (Traffic Server's `TSIOBufferSizeIndex`).
+
+    Raise ValueError unless the index is an int in 0..14.
+    """
     if type(buffer_index) is not int or not 0 <= buffer_index <= MAX_BUFFER_INDEX:
         raise ValueError(f"buffer_index must be an int in 0..{MAX_BUFFER_INDEX}, not {buffer_index!r}")
     return 128 << buffer_index
@@ -32,7 +35,7 @@ def window_of(buffer_index: int) -> int:
 
 @public("trio_tsconnect.stream")
 def check_water_mark(buffer_water_mark: int, window: int) -> None:
-    """ValueError unless the mark lies within 0 and the window."""
+    """Raise ValueError unless the water mark is an int from 0 to the window, in bytes."""
     if type(buffer_water_mark) is not int or not 0 <= buffer_water_mark <= window:
         raise ValueError(f"buffer_water_mark must be an int in 0..{window} (the window of this buffer_index), not {buffer_water_mark!r}")
 
@@ -43,40 +46,40 @@ class VirtualConnectionStatistics:
     """Both directions of a virtual connection, seen from one end."""
 
     sending: PipeStatistics
-    """What this end has written."""
+    """The direction that this end writes."""
     receiving: PipeStatistics
-    """What the peer has written."""
+    """The direction that the peer writes."""
 
 
 @public("trio_tsconnect.stream")
 @attrs.frozen(kw_only=True)
 class Identity:
-    """What both ends of a virtual connection know about it."""
+    """Facts about a virtual connection that both ends share."""
 
     tag: str | None = None
-    """Who opened it, in the opener's words (Traffic Server's `pitag`)."""
+    """Name of the opener, chosen by the opener (Traffic Server's `pitag`)."""
     id: int = 0
-    """The opener's number for it (Traffic Server's `piid`); 0 means not set."""
+    """Number chosen by the opener (Traffic Server's `piid`); 0 if not set."""
     internal: bool = True
-    """Whether it was opened for the process itself, not for a network client."""
+    """True if the connection was opened for the process itself, not for a network client."""
     opener_address: Address = ("virtual", 0)
-    """The address of the opener's end."""
+    """Address of the opener's end."""
     peer_address: Address = ("virtual", 0)
-    """The address of the other end."""
+    """Address of the other end."""
     client: ClientInfo | None = None
-    """On whose behalf it was opened, if the opener said so."""
+    """The client on whose behalf it was opened, if the opener named one."""
 
 
 @public("trio_tsconnect")
 class VirtualConnection(trio.abc.HalfCloseableStream):
-    """One end of a virtual connection; made by `Proxy.connect` and `open_virtual_connection_pair`, never directly.
+    """One end of a virtual connection. Created by `Proxy.connect` and `open_virtual_connection_pair`; the constructor raises TypeError.
 
-    A `trio.abc.HalfCloseableStream` with the semantics of a socket: `send_all` blocks while the peer has a window's worth of bytes
-    unread (`128 << buffer_index`, exactly); `send_eof` ends one direction; `aclose` ends both, and drops what is unread; `abort` breaks
-    both ends at once. Errors are trio's own: `ClosedResourceError` after a local close, `BrokenResourceError` when the peer has gone
-    (with the reason of an abort in its text), `BusyResourceError` when two tasks use one direction.
+    A `trio.abc.HalfCloseableStream` with the semantics of a socket. `send_all` blocks while the peer has a full window of unread bytes,
+    exactly `128 << buffer_index`. `send_eof` ends one direction. `aclose` ends both, and drops what this end has not read. `abort` breaks
+    both ends at once. Errors are those of trio: `ClosedResourceError` after a local close, `BrokenResourceError` after the peer has gone
+    (its text includes the reason of an abort), `BusyResourceError` if two tasks use one direction.
 
-    Every async call is a checkpoint. A cancelled `receive_some` loses nothing; a cancelled `send_all` may have sent a part.
+    Every async method is a checkpoint. A cancelled `receive_some` loses no byte. A cancelled `send_all` may have written a part.
     """
 
     _in: Pipe
@@ -91,33 +94,34 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
     __slots__ = ("_closed", "_gone_callback", "_identity", "_in", "_opener", "_out", "_peer", "_peer_left")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("virtual connections come from Proxy.connect() or open_virtual_connection_pair()")
+        raise TypeError("VirtualConnection cannot be created directly: call Proxy.connect() or open_virtual_connection_pair()")
 
     def send_all(self, data: bytes | bytearray | memoryview) -> Coroutine[Any, Any, None]:
-        """Write all of `data`; blocks while the window is full. `b""` writes nothing and is no end of input."""
+        """Write all of `data`; block while the window is full. `b""` writes nothing, and does not end the input of the peer."""
         return self._out.send_all(data)
 
     def send_nowait(self, data: bytes | bytearray) -> None:
-        """As `send_all`, but without waiting and without a checkpoint: all of it, or `trio.WouldBlock` and nothing."""
+        """Write all of `data` without blocking and without a checkpoint, or raise `trio.WouldBlock` and write nothing."""
         self._out.send_nowait(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Block while the window is full."""
+        """Block while the window is full. Return also if the peer has gone."""
         await self._out.wait_send_all_might_not_block()
 
     def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
-        """At least one byte as soon as there is one, at most `max_bytes` (None: as they come); `b""` at the end of input."""
+        """Return at least one byte, at most `max_bytes` (None: no limit); block while there is none. Return `b""` at the end of input."""
         return self._in.receive_some(max_bytes)
 
     def receive_nowait(self, max_bytes: int | None = None) -> bytes:
-        """As `receive_some`, but without waiting and without a checkpoint: what is there to be read, or `trio.WouldBlock`."""
+        """Do what `receive_some` does, without blocking and without a checkpoint. Raise `trio.WouldBlock` if there is nothing to read."""
         return self._in.receive_nowait(max_bytes)
 
     def watch_input(self, callback: Callable[[], object] | None) -> None:
-        """Call `callback()` synchronously, once, when there is something to receive: bytes, the end of input, or an error; at once if there is.
+        """Call `callback()` once, synchronously, when there are bytes, the end of input, or an error to receive; at once if there are.
 
-        For those who serve many connections from one task. It is called from within what the peer does: it must not raise, and should do no
-        more than note that there is something. One callback at a time; None takes it away, and so does closing this end.
+        For code that serves many connections from one task. The callback runs inside the call of the peer that caused it: it must not
+        raise, and should only record that there is something to read. There is one callback at a time. None removes it, and so does closing
+        this end.
         """
         self._in.watch_reader(callback)
 
@@ -133,23 +137,24 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Close both directions, at once and also when cancelled: the peer drains what was written; what it writes breaks."""
+        """Close both directions at once, also when cancelled. The peer can still read what was written; its writes fail."""
         self.close()
         await trio.lowlevel.checkpoint()
 
     def close(self, reason: str = "closed") -> None:
-        """What `aclose` does, without the checkpoint; the peer is told the reason if it watches (`watch_peer`)."""
+        """Do what `aclose` does, without a checkpoint. `reason` is passed to the peer's `watch_peer` callback."""
         if not self._closed:
-            self._closed = True
+            self._closed = True  # first: the callbacks of both ends run below, and may close or abort again
             self._out.close_writer()
             self._in.close_reader()
             self._leave(reason)
 
     def abort(self, reason: str = "aborted") -> None:
-        """Break both ends at once, dropping what is unread, as a reset does to a TCP connection. Synchronous; idempotent."""
+        """Break both ends at once and drop unread bytes, as a reset does for TCP. Synchronous; idempotent."""
         if self._closed:
             return
         self._closed = True
+        # First: `Pipe.abort` would call the callback of this end, which knows already.
         self._in.watch_reader(None)
         for pipe in (self._out, self._in):
             pipe.abort(reason)
@@ -158,27 +163,27 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         self._leave(reason)
 
     def break_off(self, reason: str = "broken off") -> None:
-        """Close both ends in the middle of something: the peer reads what was written before, then fails as after an abort.
+        """Close both directions in the middle of a message: the peer reads what was written, then gets an error as after an abort.
 
-        For a writer that has failed, and whose bytes so far are good. Synchronous; idempotent.
+        For a writer that has failed after it wrote valid bytes. Synchronous; idempotent.
         """
         self._out.break_off(reason)
         self.close(reason)
 
     def _leave(self, reason: str) -> None:
-        """Tell the peer, once, and let go of it: two that hold each other are garbage that has to be searched for."""
+        """Notify the peer, once, and drop the reference to it: two ends that refer to each other need the cyclic garbage collector."""
         if (peer := self._peer) is not None:
             self._peer = None
             peer._gone(reason)
 
     def flush(self) -> None:
-        """Make every byte written so far readable, whatever the peer's water mark. Synchronous: it never has to wait."""
+        """Make all bytes written so far readable, without waiting for the peer's water mark. Synchronous; never blocks."""
         self._out.flush()
 
     def watch_peer(self, callback: Callable[[str], object] | None) -> None:
-        """Call `callback(reason)` synchronously when the peer closes or aborts (an end of input is neither); at once if it has.
+        """Call `callback(reason)` synchronously when the peer closes or aborts; at once if it already has. `send_eof` does not call it.
 
-        One callback at a time; None takes it away.
+        There is one callback at a time. None removes it.
         """
         self._gone_callback = callback
         if callback is not None and self._peer_left is not None:
@@ -187,41 +192,42 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
     def _gone(self, reason: str) -> None:
         self._peer_left = reason
         if (callback := self._gone_callback) is not None:
+            # Before the call: the callback may set another one.
             self._gone_callback = None
             callback(reason)
 
     def statistics(self) -> VirtualConnectionStatistics:
-        """What both directions hold at this moment."""
+        """Return a snapshot of both directions."""
         return VirtualConnectionStatistics(sending=self._out.statistics(), receiving=self._in.statistics())
 
     @property
     def tag(self) -> str | None:
-        """The opener's tag."""
+        """Tag given by the opener."""
         return self._identity.tag
 
     @property
     def id(self) -> int:
-        """The opener's number; 0 means not set."""
+        """Number given by the opener; 0 if not set."""
         return self._identity.id
 
     @property
     def internal(self) -> bool:
-        """Whether it was opened for the process itself, not for a network client."""
+        """True if the connection was opened for the process itself, not for a network client."""
         return self._identity.internal
 
     @property
     def client_info(self) -> ClientInfo | None:
-        """On whose behalf it was opened, as the opener said."""
+        """The client on whose behalf the connection was opened, if the opener named one."""
         return self._identity.client
 
     @property
     def local_address(self) -> Address:
-        """The address of this end."""
+        """Address of this end."""
         return self._identity.opener_address if self._opener else self._identity.peer_address
 
     @property
     def remote_address(self) -> Address:
-        """The address of the other end."""
+        """Address of the other end."""
         return self._identity.peer_address if self._opener else self._identity.opener_address
 
     def __repr__(self) -> str:
@@ -238,8 +244,12 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
 
 @public("trio_tsconnect.stream")
 def make_pair(identity: Identity, window: int, mark: int) -> tuple[VirtualConnection, VirtualConnection]:
-    """Two ends of one connection: the opener's first. The mark acts on what the opener reads."""
+    """Return the two ends of a new connection, the opener's end first.
+
+    `window` is the limit of each direction, in bytes. The water mark `mark`, in bytes, applies only to what the opener reads.
+    """
     to_peer, to_opener = Pipe(window), Pipe(window, mark)
+    # Not `VirtualConnection()`: `__init__` always raises TypeError.
     opener: VirtualConnection = object.__new__(VirtualConnection)
     other: VirtualConnection = object.__new__(VirtualConnection)
     for end, peer, receiving, sending in ((opener, other, to_opener, to_peer), (other, opener, to_peer, to_opener)):
@@ -253,11 +263,11 @@ def make_pair(identity: Identity, window: int, mark: int) -> tuple[VirtualConnec
 
 @public("trio_tsconnect")
 def open_virtual_connection_pair(*, buffer_index: int = 8, buffer_water_mark: int = 0) -> tuple[VirtualConnection, VirtualConnection]:
-    """Two connected virtual connections: (the opener's end, the other end).
+    """Return two connected virtual connections: (the opener's end, the other end).
 
-    `buffer_index` 0..14: each direction holds at most `128 << buffer_index` unread bytes, exactly. `buffer_water_mark`, in bytes,
-    0 to that window: what the opener reads is released to it when so many bytes have come together, the window is full, or the
-    writer flushes, ends or closes. ValueError out of range, naming the option. Source: `TSHttpConnectOptions.buffer_index` and
+    `buffer_index` is in 0..14: each direction holds at most `128 << buffer_index` unread bytes, exactly. `buffer_water_mark` is in bytes,
+    from 0 to that window. The opener can read bytes when so many have been written, or when the window is full, or when the writer flushes,
+    ends or closes. Raise ValueError, with the name of the option, for a value out of range. Source: `TSHttpConnectOptions.buffer_index` and
     `.buffer_water_mark`.
     """
     window = window_of(buffer_index)

@@ -1,4 +1,4 @@
-"""What tests of clients and servers stand on: the real engine, in memory."""
+"""Tools for tests of clients and servers, which run the real engine in memory."""
 
 from trio_tsconnect.testing._answer import Answer as Answer
 from trio_tsconnect.testing._answer import Fault as Fault

@@ -1,4 +1,4 @@
-"""What a scripted origin says: an `Answer` is a value, and `send_answer` is the only place that turns one into bytes."""
+"""The responses of a scripted origin. An `Answer` is an immutable value; only `send_answer` turns it into bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio_tsconnect.message import CHUNKED_BODY, NO_BODY, Body, Framing, Headers
 from trio_tsconnect.stream import HTTP1Server, reset
 
 Fault = Literal["stall", "truncate", "die"]
-"""What goes wrong: `stall` (nothing more comes, and nothing ends), `truncate` (a proper close, too early), `die` (a reset)."""
+"""A failure: `stall` (send no more, but stay open), `truncate` (an orderly close before the end), `die` (a connection reset)."""
 
 
 def _as_bytes(body: object) -> object:
@@ -23,14 +23,14 @@ def _as_bytes(body: object) -> object:
 
 def _check_body(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, (bytes, AsyncIterable)):
-        raise TypeError(f"{field.name} is bytes, str or an async iterable of bytes, not {type(value).__name__}")
+        raise TypeError(f"{field.name} must be bytes, str or an async iterable of bytes, not {type(value).__name__}")
 
 
 def _check_fault(answer: Answer, field: attrs.Attribute[Any], value: int | None) -> None:
     if value is None:
         return
     if answer.fault is None:
-        raise ValueError(f"{field.name} says where a fault strikes, and there is no fault")
+        raise ValueError(f"{field.name} needs a fault, and fault is None")
     if type(value) is not int or value < 0:
         raise ValueError(f"{field.name} must be an int of at least 0, not {value!r}")
 
@@ -38,30 +38,30 @@ def _check_fault(answer: Answer, field: attrs.Attribute[Any], value: int | None)
 @public("trio_tsconnect.testing")
 @attrs.frozen
 class Answer:
-    """One response of a scripted origin, and what goes wrong with it, if anything does. `ValueError` or `TypeError` names a wrong field."""
+    """One response of a scripted origin, with an optional failure. Raises `ValueError` or `TypeError` for an invalid field."""
 
     status: int = 200
     """The final status."""
     body: bytes | AsyncIterable[bytes] = attrs.field(default=b"", converter=_as_bytes, validator=_check_body)
-    """The content: bytes, a str (sent as UTF-8), or an async iterable whose pieces are sent as they come."""
+    """The content: bytes, a str (sent as UTF-8), or an async iterable, each piece of which is sent when it is available."""
     headers: Headers = attrs.field(factory=Headers, converter=Headers, kw_only=True)
-    """The fields; those that frame the body are added, unless Content-Length is among these."""
+    """The header fields. The fields that frame the body are added, unless Content-Length is among these."""
     chunked: bool = attrs.field(default=False, kw_only=True)
-    """Send a body of bytes chunked, too; an async iterable without Content-Length always is."""
+    """Send a body of bytes in chunks too. An async iterable without Content-Length is always sent in chunks."""
     trailers: Headers = attrs.field(factory=Headers, converter=Headers, kw_only=True)
-    """Fields after a chunked body."""
+    """The trailer fields after a chunked body."""
     interim: tuple[Response, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
-    """Responses with a 1xx status that are sent first."""
+    """Responses with a 1xx status, sent first."""
     raw: bytes | None = attrs.field(default=None, kw_only=True)
-    """Bytes to send instead of all that, as they are; then the connection is closed. For what no sound origin says."""
+    """Bytes to send unchanged in place of all other fields; then the connection is closed. For responses that are not valid HTTP."""
     fault: Fault | None = attrs.field(default=None, validator=attrs.validators.in_((None, "stall", "truncate", "die")), kw_only=True)
-    """What goes wrong: nothing, `stall`, `truncate` or `die`."""
+    """The failure: None, `stall`, `truncate` or `die`."""
     after: int | None = attrs.field(default=None, validator=_check_fault, kw_only=True)
-    """Where it does: after so many bytes of the body; None: instead of any response."""
+    """The number of body bytes after which the failure happens. None: it happens in place of the response."""
 
 
 async def send_answer(http: HTTP1Server, request: Request, answer: Answer) -> bool:
-    """Write an answer; whether the connection is fit for another request."""
+    """Write an answer. Return True if the connection can carry another request."""
     if answer.raw is not None:
         await http.stream.send_all(answer.raw)
         return False
@@ -104,7 +104,7 @@ async def _send_body(http: HTTP1Server, answer: Answer, body: Body) -> None:
         pieces = _pieces(answer.body)
         await stack.enter_async_context(aclosing(pieces))
         if not isinstance(answer.body, bytes):
-            await http.drain()  # the head is not to wait for the first piece
+            await http.drain()  # now, because the first piece may be available only much later
             if (aclose := getattr(answer.body, "aclose", None)) is not None:
                 stack.push_async_callback(aclose)
         async for piece in pieces:
@@ -127,10 +127,10 @@ async def _pieces(body: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes, N
 
 
 async def strike(stream: trio.abc.Stream, fault: Fault) -> None:
-    """Let it go wrong. Returns once nothing more is to be done on the stream but to close it."""
+    """Make the connection fail. Return when the caller has only to close the stream; for `stall`, when the peer has closed."""
     if fault == "stall":
         while await stream.receive_some():
             pass
     elif fault == "die":
-        await trio.testing.wait_all_tasks_blocked()  # a reset drops what is unread: what was promised before it is to arrive
+        await trio.testing.wait_all_tasks_blocked()  # a reset drops unread bytes: let the peer read those that were sent before it
         reset(stream, "the scripted origin died")

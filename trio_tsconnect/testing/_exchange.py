@@ -1,4 +1,4 @@
-"""Bytes out, whole responses in: a client for tests that hides nothing and fails with what it saw."""
+"""`exchange`: a client for tests that writes bytes unchanged, reads complete responses, and shows the received bytes if it fails."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from trio_tsconnect.stream import HTTP1Client, HTTP1Server, IncompleteMessage
 
 @public("trio_tsconnect.testing")
 class ExchangeFailed(AssertionError):
-    """No whole response came, or more than was asked for; the text says which one, why, and what did come."""
+    """A response was incomplete or invalid, or bytes followed the last one.
+
+    The text names the response, the reason and the received bytes.
+    """
 
 
 @public("trio_tsconnect.testing")
 @attrs.frozen(kw_only=True)
 class Reply:
-    """One response, read whole."""
+    """One complete response."""
 
     status: int
     """The final status."""
     reason: str
     """The reason phrase."""
     headers: Headers
-    """The fields."""
+    """The header fields."""
     body: bytes
     """The content, without its framing."""
     trailers: Headers | None = None
-    """The fields after a chunked body."""
+    """The trailer fields after a chunked body; None without any."""
     interim: tuple[Response, ...] = ()
-    """The 1xx responses before it."""
+    """The 1xx responses that preceded it."""
 
     @property
     def text(self) -> str:
-        """The content as UTF-8."""
+        """The content, decoded as UTF-8."""
         return self.body.decode()
 
     def json(self) -> Any:
-        """The content as JSON."""
+        """Parse the content as JSON and return the value."""
         return json.loads(self.body)
 
 
 class _Listener(trio.abc.Stream):
-    """A stream to which nothing is written any more; it remembers what was read, for the text of a failure."""
+    """A stream that drops what is written and keeps what was read, for the text of a failure."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -74,11 +77,13 @@ async def exchange(stream: trio.abc.Stream, data: bytes | str, *, timeout: float
 async def exchange(stream: trio.abc.Stream, data: bytes | str, *, count: int, timeout: float = ...) -> list[Reply]: ...
 @public("trio_tsconnect.testing")
 async def exchange(stream: trio.abc.Stream, data: bytes | str, *, count: int | None = None, timeout: float = 300.0) -> Reply | list[Reply]:
-    """Write `data`, as it is, and read one whole response, or with `count` a list of so many. The stream is left open.
+    """Write `data` unchanged, and return one complete response, or with `count` a list of that many. The stream is left open.
 
-    `data` is one request or several; they need not be sound, and their methods, if they can be told, say which responses have no body.
-    Writing goes on while responses are read. `ExchangeFailed` when a response does not come whole within `timeout` trio seconds in all, is not
-    acceptable HTTP/1.1, or when bytes follow the last one; interim responses belong to the one they precede.
+    `data` is one request or several. They need not be valid. If their methods can be parsed, these decide which responses have no body.
+    Responses are read while `data` is still being written. Interim responses are part of the response that they precede.
+
+    Raises `ExchangeFailed` if the responses are not complete within `timeout` trio seconds in total, if a response is not valid HTTP/1.1,
+    or if bytes follow the last one.
     """
     if isinstance(data, str):
         data = data.encode()
@@ -93,7 +98,7 @@ async def exchange(stream: trio.abc.Stream, data: bytes | str, *, count: int | N
             problem = await _read_replies(listener, methods, wanted, replies)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
-        problem = f"it did not come whole within {timeout:g} s"
+        problem = f"it was not complete within {timeout:g} s"
     if problem is not None:
         raise ExchangeFailed(f"response {min(len(replies) + 1, wanted)} of {wanted}: {problem}; received: {_shown(bytes(listener.seen))}")
     return replies[0] if count is None else replies
@@ -103,11 +108,11 @@ async def _send(stream: trio.abc.Stream, data: bytes) -> None:
     try:
         await stream.send_all(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the other side may have answered and closed before it read everything; the responses, or their absence, tell
+        pass  # the peer may respond and close before it has read everything: the reader gets the responses, or fails
 
 
 async def _methods(listener: _Listener, data: bytes) -> list[str]:
-    """The methods of the requests in `data`, as far as they can be told. Nothing is read from the stream."""
+    """Return the methods of the requests in `data`, up to the first request that is invalid. Nothing is read from the stream."""
     methods: list[str] = []
     requests = HTTP1Server(listener)
     requests.feed(data)
@@ -123,7 +128,7 @@ async def _methods(listener: _Listener, data: bytes) -> list[str]:
 
 
 async def _read_replies(listener: _Listener, methods: list[str], wanted: int, replies: list[Reply]) -> str | None:
-    """Read so many responses; what went wrong, if anything did."""
+    """Read `wanted` responses into `replies`. Return what went wrong, or None."""
     http = HTTP1Client(listener)
     try:
         while len(replies) < wanted:
@@ -141,7 +146,7 @@ async def _read_replies(listener: _Listener, methods: list[str], wanted: int, re
 
 
 async def _read_reply(http: HTTP1Client, method: str) -> Reply:
-    # What was really sent is the caller's business; the machine is told as much as it needs to judge the response.
+    # `data` was written already. The parser needs a request only for its method, which decides how the response is framed.
     try:
         http.queue_request(Request(method, "/", {"Host": "exchange"}), NO_BODY)
     except ValueError:

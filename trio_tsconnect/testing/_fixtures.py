@@ -1,7 +1,7 @@
-"""The pytest plugin: fixtures around a proxy in memory. It is loaded in every run of every project that has this package installed.
+"""The pytest plugin: fixtures for a proxy in memory. pytest loads it in every project that has this package installed.
 
-The law: importing it starts nothing and asks for no plugin, and a test that uses none of its fixtures does not notice it. Async fixtures
-are plain async functions: pytest-trio runs those of every test that it runs. In any other test they fail at once, with one sentence.
+Invariant: importing it starts nothing and requires no other plugin, and it changes nothing for a test that uses none of its fixtures. The
+async fixtures are plain async generators, which pytest-trio runs. In a test that pytest-trio does not run, they fail with an explanation.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def ts_log() -> MemoryLog:
 
 @pytest.fixture
 def ts_records(ts_log: MemoryLog) -> Growing[LogRecord]:
-    """The records of `ts_proxy`, a list. A record may come a moment after its response: `await ts_records.wait(1)`."""
+    """The log records of `ts_proxy`, a list. A record may be appended shortly after its response: `await ts_records.wait(1)`."""
     assert isinstance(ts_log.records, Growing)
     return ts_log.records
 
 
 @pytest.fixture
 async def ts_origin() -> AsyncIterator[ScriptedOrigin]:
-    """A `ScriptedOrigin`, http://origin.test. What its script raises fails the test."""
+    """A `ScriptedOrigin` for http://origin.test. An exception in its script fails the test."""
     origin = ScriptedOrigin("origin.test")
     yield origin
     origin.check()
@@ -49,13 +49,13 @@ async def ts_origin() -> AsyncIterator[ScriptedOrigin]:
 
 @pytest.fixture
 def ts_config(ts_origin: ScriptedOrigin) -> ProxyConfig:
-    """The configuration of `ts_proxy`: everything goes to `ts_origin`. Made to be overridden."""
+    """The configuration of `ts_proxy`: all requests are forwarded to `ts_origin`. Override it to change it."""
     return ProxyConfig(remap=(RemapRule("/", f"http://{ts_origin.host}/"),))
 
 
 @pytest.fixture
 def ts_plugins() -> Sequence[Plugin]:
-    """The plugins of `ts_proxy`, none. Made to be overridden."""
+    """The plugins of `ts_proxy`: none. Override it to add some."""
     return ()
 
 
@@ -63,19 +63,19 @@ def ts_plugins() -> Sequence[Plugin]:
 async def ts_proxy(
     request: pytest.FixtureRequest, ts_config: ProxyConfig, ts_plugins: Sequence[Plugin], ts_origin: ScriptedOrigin, ts_log: MemoryLog
 ) -> AsyncIterator[Proxy]:
-    """A `Proxy` in memory, open for the length of the test; it must have nothing left to do when the test ends."""
+    """A `Proxy` in memory, open during the test. The test fails if sessions or transactions are still open when it ends."""
     try:
         async with open_proxy(ts_config, plugins=(*ts_plugins, ts_origin.plugin()), log=ts_log) as proxy:
             yield proxy
             if leaks := await find_leaks(proxy):
-                raise LeftOpen(leaks)  # so that it is closed at once, and does not drain
+                raise LeftOpen(leaks)  # an exception closes the proxy at once; a normal exit would wait for the leaks to drain
     except LeftOpen as left:
         request.node.stash[_leaks] = str(left)
 
 
 @pytest.fixture
 async def ts_client(ts_proxy: Proxy, ts_origin: ScriptedOrigin) -> AsyncIterator[httpx.AsyncClient]:
-    """An `httpx.AsyncClient` on `ts_proxy`, whose base URL is `ts_origin`."""
+    """An `httpx.AsyncClient` that sends through `ts_proxy`. Its base URL is that of `ts_origin`."""
     import httpx
 
     from trio_tsconnect.clients import HttpxTransport
@@ -90,7 +90,7 @@ async def ts_client(ts_proxy: Proxy, ts_origin: ScriptedOrigin) -> AsyncIterator
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Fail a test that passed and left something open; what a failed one leaves is no news."""
+    """Fail a test that passed but left something open. A test that failed keeps its own failure."""
     result = yield
     if leaks := item.stash.get(_leaks, None):
         pytest.fail(f"left open by the test:\n{leaks}", pytrace=False)
@@ -99,13 +99,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-    """Let no runner but pytest-trio have an async fixture of ours."""
+    """Fail a test that uses an async fixture of this module and is not run by pytest-trio."""
     if fixturedef.func.__module__ == __name__ and inspect.isasyncgenfunction(fixturedef.func):
         trio_is_there = request.config.pluginmanager.hasplugin("trio")
         if not trio_is_there or request.node.get_closest_marker("trio") is None:
             hint = "" if trio_is_there else ", which is not active here: pip install 'trio-tsconnect[testing]'"
             pytest.fail(
-                f"{fixturedef.argname} is an async fixture of trio_tsconnect, for `async def` tests marked with @pytest.mark.trio"
+                f"{fixturedef.argname} is an async fixture of trio_tsconnect: it needs an `async def` test, marked with @pytest.mark.trio"
                 f" (or under trio_mode = true) and run by pytest-trio{hint}",
                 pytrace=False,
             )

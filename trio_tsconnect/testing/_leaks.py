@@ -1,6 +1,7 @@
-"""What a test has left behind in a proxy.
+"""Find sessions, transactions and origin connections that a test has left open in a proxy.
 
-The law: only what stays when everything has come to rest is a leak. No clock is asked, so time that is mocked neither hides one nor makes one.
+Invariant: only what is still open when all tasks are blocked is a leak. No clock is read, so a mocked clock neither hides nor causes a
+leak.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ _CUSHION = 0.01
 
 
 class LeftOpen(Exception):
-    """Something was left open; the text has a line for each."""
+    """Something was left open. The text has one line per leak."""
 
 
 async def find_leaks(proxy: Proxy) -> str:
-    """What is still going on in a proxy once all tasks have come to rest, a line each; "" for nothing.
+    """Return what is still open in a proxy when all tasks are blocked, one line each; "" if nothing is.
 
-    What is on its way through the operating system may take half a second to end.
+    Waits up to half a second of real time, because bytes may still be on their way through the operating system.
     """
     for _ in range(_ROUNDS):
         if not _busy(proxy):
@@ -36,8 +37,8 @@ def _busy(proxy: Proxy) -> str:
     lines = [_describe(session, busy) for session in proxy.sessions]
     statistics = proxy.statistics()
     for count, what in (
-        (statistics.origin_taken, "origin connection(s) that a transaction has"),
-        (statistics.origin_waiting, "transaction(s) in line for an origin connection"),
+        (statistics.origin_taken, "origin connection(s) in use by a transaction"),
+        (statistics.origin_waiting, "transaction(s) waiting for an origin connection"),
     ):
         if count:
             lines.append(f"- {count} {what}")

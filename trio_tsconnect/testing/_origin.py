@@ -1,7 +1,7 @@
-"""An origin that says what a test told it to, and remembers what it was asked.
+"""An origin for tests that sends scripted responses and records the requests that it received.
 
-The law: nothing that a script does, or does wrongly, leaves `serve` as an exception; it is kept in `failures`, where the `ts_origin`
-fixture looks when the test is over.
+Invariant: an `Exception` raised by a script never propagates out of `serve`. It is stored in `failures`, which the `ts_origin` fixture
+checks at the end of the test.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from trio_tsconnect.testing._growing import Growing
 
 @public("trio_tsconnect.testing")
 class OriginRequest:
-    """A request that has reached a scripted origin."""
+    """A request that a scripted origin has received."""
 
     def __init__(self, http: HTTP1Server, head: Request, connection: int) -> None:
         self._http = http
         self._body = bytearray()
         self._to_continue = expects_continue(head) and not http.body_complete
         self.method: str = head.method
-        """Its method."""
+        """The method."""
         self.target: str = head.target
         """The target as on the request line."""
         self.headers: Headers = head.headers
-        """Its fields."""
+        """The header fields."""
         self.trailers: Headers | None = None
-        """The fields after its body, once that was received."""
+        """The trailer fields, once the whole body was received; None without any."""
         self.complete: bool = http.body_complete
-        """Whether all of its body was received."""
+        """True if the whole body was received."""
         self.connection: int = connection
-        """Which of the origin's connections it came on, counted from 1."""
+        """The number of the origin's connection on which the request was received, counted from 1."""
 
     @property
     def path(self) -> str:
-        """The target without its query: what answers are found by."""
+        """The target without its query. Answers are looked up by it."""
         return self.target.partition("?")[0]
 
     @property
     def body(self) -> bytes:
-        """What was received of its body."""
+        """The part of the body that was received so far."""
         return bytes(self._body)
 
     async def receive(self) -> bytes:
-        """The next piece of the body, as it comes; `b""` at its end. Says 100 (Continue) first, if that is waited for."""
+        """Return the next piece of the body, `b""` at its end. If the client expects it, send 100 (Continue) first."""
         if self.complete:
             return b""
         if self._to_continue:
@@ -66,7 +66,7 @@ class OriginRequest:
         return piece
 
     async def read(self) -> bytes:
-        """Receive the rest, and return the whole body."""
+        """Receive the rest of the body, and return the whole body."""
         while await self.receive():
             pass
         return self.body
@@ -76,15 +76,15 @@ class OriginRequest:
 
 
 Handler = Callable[[OriginRequest], Awaitable[Answer]]
-"""What answers a request whose body has not been read: it may receive it, wait for something, or answer at once."""
+"""An async function that answers a request whose body was not read. It may read the body, wait for something, or answer at once."""
 
 
 @public("trio_tsconnect.testing")
 class ScriptedOrigin:
-    """An origin server for tests, in memory: `serve` speaks HTTP/1.1 on any stream, as its script says.
+    """An origin server for tests, in memory: `serve` answers HTTP/1.1 requests on any stream as scripted.
 
-    `proxy` reaches it by way of `plugin()`, which intercepts every transaction whose target is on this host; a network client by
-    `trio.serve_tcp(origin.serve, 0)`. A request for which nothing is scripted gets 404.
+    A proxy reaches it through `plugin()`, which intercepts every transaction whose target is on this host. A network client reaches it
+    through `trio.serve_tcp(origin.serve, 0)`. A request without a scripted answer gets 404.
 
     >>> origin = ScriptedOrigin("origin.test")
     >>> origin.answer("/hello", body="hello")
@@ -93,15 +93,15 @@ class ScriptedOrigin:
 
     def __init__(self, host: str = "origin.test") -> None:
         self.host = host
-        """The name by which `plugin()` knows its transactions."""
+        """The host name. `plugin()` intercepts the transactions whose target has this host."""
         self.requests: Growing[OriginRequest] = Growing()
-        """What has come, in the order in which the heads were read; `await origin.requests.wait(2)` waits for the second."""
+        """The requests received, in the order in which their heads were read. `await origin.requests.wait(2)` waits for the second."""
         self.failures: list[Exception] = []
-        """What handlers and bodies of answers have raised, and requests that were not acceptable."""
+        """The exceptions of handlers and of answer bodies, and the parse errors of invalid requests."""
         self.connections: int = 0
-        """How many connections it has served so far."""
+        """The number of connections accepted so far."""
         self.open_connections: int = 0
-        """How many of them are open now."""
+        """The number of connections that are open now."""
         self._script: dict[tuple[str | None, str], deque[Answer | Handler]] = {}
 
     def answer(
@@ -115,14 +115,20 @@ class ScriptedOrigin:
         fault: Fault | None = None,
         after: int | None = None,
     ) -> None:
-        """Answer requests for a path so; `reply` with an `Answer` says more. Called again it adds an answer: they are given in turn, the
-        last for ever. `path`: as in the request; with a query it answers that query alone, without one any; a whole URL is one of this host.
-        `method`: only requests with it; they are looked for first. The request's body is read before it is answered.
+        """Add an answer to requests for a path. `reply` takes an `Answer` with more options.
+
+        Several answers for one path are sent in order; the last one is repeated. The request body is read before the answer is sent.
+
+        `path`: the path of the request, or a URL on this host. With a query it matches only that query, without one any query. `method`:
+        match only requests with this method; such answers take precedence over those without a method.
         """
         self.reply(path, Answer(status, body, headers=headers, fault=fault, after=after), method=method)
 
     def reply(self, path: str, answer: Answer | Handler, *, method: str | None = None) -> None:
-        """Answer requests for a path with an `Answer`, or with what `await handler(request)` returns; otherwise as `answer`."""
+        """Add an `Answer`, or a handler that returns one, to requests for a path. `path` and `method` are as for `answer`.
+
+        A handler is called before the request body is read. It reads the body itself.
+        """
         self._script.setdefault((method, self._path_of(path)), deque()).append(answer)
 
     def _path_of(self, path: str) -> str:
@@ -131,17 +137,17 @@ class ScriptedOrigin:
         try:
             uri = TargetURI.parse(path)
         except ValueError:
-            raise ValueError(f'an answer is for a path that begins with "/", or for a URL of {self.host}, not for {path!r}') from None
+            raise ValueError(f'path must begin with "/" or be a URL on {self.host}, not {path!r}') from None
         if uri.host != self.host:
-            raise ValueError(f"this origin is {self.host}, and is never asked for {path!r}")
+            raise ValueError(f"path must be a URL on {self.host}, the host of this origin, not {path!r}")
         return uri.path
 
     def plugin(self) -> Plugin:
-        """A plugin that makes this the origin of every transaction whose target, once remapped, is on this host, whatever its port."""
+        """Return a plugin that makes this the origin of every transaction whose target after remap is on this host, with any port."""
         return _Intercept(self)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
-        """Answer the requests that come on a stream, one after another, and close it. Never raises but for a cancellation."""
+        """Answer the requests on a stream, one after another, then close it. Raises only cancellations."""
         self.connections += 1
         self.open_connections += 1
         number = self.connections
@@ -151,8 +157,8 @@ class ScriptedOrigin:
                 if not await self._serve_one(http, number):
                     return
         except (trio.BrokenResourceError, trio.ClosedResourceError, IncompleteMessage):
-            pass  # whoever asked has gone
-        except Exception as error:  # noqa: BLE001 - anybody's handler
+            pass  # the client has disconnected
+        except Exception as error:  # noqa: BLE001 - from a test's handler; stored for `check`
             self.failures.append(error)
             await _answer_failure(http, error)
         finally:
@@ -170,7 +176,7 @@ class ScriptedOrigin:
         else:
             answer = await reply(request)
             if not isinstance(answer, Answer):
-                raise TypeError(f"the handler of {request.path} returned {answer!r} and not an Answer")
+                raise TypeError(f"the handler of {request.path} returned {answer!r}, expected an Answer")
         persists = await send_answer(http, head, answer)
         return (
             persists and request.complete and keep_alive(head.version, head.headers) and "close" not in answer.headers.tokens("connection")
@@ -181,10 +187,10 @@ class ScriptedOrigin:
             for path in (request.target, request.path):
                 if replies := self._script.get((method, path)):
                     return replies.popleft() if len(replies) > 1 else replies[0]
-        return Answer(404, f"nothing is scripted for {request.method} {request.path}\n", headers={"Content-Type": "text/plain"})
+        return Answer(404, f"no answer is scripted for {request.method} {request.path}\n", headers={"Content-Type": "text/plain"})
 
     def check(self) -> None:
-        """Raise the first of `failures`, if there is one."""
+        """Raise the first of `failures`, if there are any."""
         if self.failures:
             raise self.failures[0]
 
@@ -193,7 +199,7 @@ class ScriptedOrigin:
 
 
 async def _answer_failure(http: HTTP1Server, error: Exception) -> None:
-    """A request that is not acceptable is told so; where a script failed, the connection breaks."""
+    """Send the error status for an invalid request. For a failed script send nothing: the connection is closed by the caller."""
     try:
         if isinstance(error, MessageError):
             await http.stream.send_all(b"HTTP/1.1 %d -\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % error.status)
@@ -206,6 +212,6 @@ class _Intercept(Plugin):
     origin: ScriptedOrigin
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Be the origin of what goes to its host."""
+        """Intercept the transaction if its target is on the origin's host."""
         if txn.request.method != "CONNECT" and TargetURI.parse(txn.request.target).host == self.origin.host:
             txn.intercept(self.origin.serve)

@@ -1,7 +1,7 @@
 """A seed for trio's scheduler, so that a run can be repeated step by step.
 
-Trio shuffles the tasks that are ready with a random generator that has no public name. This module is the only one that touches it; should a
-version of trio not have it any more, `seeded_schedule` says so, and runs are then merely not repeatable.
+trio shuffles the runnable tasks with a private random generator. Only this module uses it. If a version of trio does not have it,
+`seeded_schedule` raises `RuntimeError`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _scheduler: Any = _run
 
 @contextmanager
 def seeded_schedule(seed: int) -> Iterator[None]:
-    """Order the tasks of the trio runs in this block by `seed`: the same seed, the same order. Not for threads beside them.
+    """Schedule the tasks of trio runs in this block in an order that depends only on `seed`. Threads are not covered.
 
-    `RuntimeError` where this version of trio has no such generator.
+    Raises `RuntimeError` if this version of trio has no such generator.
     """
     generator = getattr(_scheduler, "_r", None)
     if not isinstance(generator, random.Random) or not hasattr(_scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING"):
-        raise RuntimeError("this version of trio has no scheduler that could be given a seed")
+        raise RuntimeError("cannot seed the scheduler of this version of trio: it has no random generator with the expected name")
     state, deterministic = generator.getstate(), _scheduler._ALLOW_DETERMINISTIC_SCHEDULING
     generator.seed(seed)
-    _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # the order in which tasks were spawned, not that of a set of objects
+    _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # sort tasks by spawn order before the shuffle: they are in a set
     try:
         yield
     finally:
