@@ -115,7 +115,7 @@ def leave_directory(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[CodeBlockParser("python", run_python), CodeBlockParser("toml", parse_toml), parse_console],
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md"],
     setup=enter_directory,
     teardown=leave_directory,
 ).pytest()

@@ -28,7 +28,7 @@ from trio_tsconnect.hooks import HOOKS, TRANSITIONS, State
 from trio_tsconnect.message import Failure, outcome
 
 HERE = Path(__file__).parent
-PAGES = ("transaction.md", "plugins.md", "api.md")
+PAGES = ("transaction.md", "plugins.md", "api.md", "errors.md")
 
 _REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z0-9 ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
@@ -112,6 +112,14 @@ def cause_table() -> str:
         for end in [outcome(failure)]
     ]
     return "\n".join(["| `why` | `by` | status | |", "|---|---|---|---|", *rows])
+
+
+def error_table() -> str:
+    """Every error text."""
+    sys.path.insert(0, str(HERE))
+    import _errors
+
+    return str(_errors.table())
 
 
 def rule_options() -> str:
@@ -208,6 +216,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "hooks": hook_table,
     "actions": action_table,
     "causes": cause_table,
+    "errors": error_table,
     "options of one rule": rule_options,
     **{f"options of {name}": partial(option_table, name) for name in vars(trio_tsconnect.plugins) if name[0].isupper()},
     **{f"fields of {name}": partial(field_table, room, name) for name, room in VALUES.items()},

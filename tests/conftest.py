@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,14 +18,18 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.register_profile("long", deadline=None, max_examples=10_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-DEBIAN_PACKAGES = {
-    "chromium": "chromium",
-    "curl": "curl",
-    "h2load": "nghttp2-client",
-    "nc": "netcat-openbsd",
-    "nghttp": "nghttp2-client",
-    "nginx": "nginx-light",
+SOURCES = {
+    "basedpyright": "the dependency group check",
+    "chromium": "Debian: chromium",
+    "curl": "Debian: curl",
+    "h2load": "Debian: nghttp2-client",
+    "mypy": "the dependency group check",
+    "nc": "Debian: netcat-openbsd",
+    "nghttp": "Debian: nghttp2-client",
+    "nginx": "Debian: nginx-light",
+    "sphinx-build": "the dependency group docs",
 }
+WHERE = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 left_out = pytest.StashKey[dict[str, int]]()
 no_programs: dict[str, int] = {}
@@ -31,7 +37,7 @@ no_programs: dict[str, int] = {}
 
 def missing_programs(item: pytest.Item) -> Iterator[str]:
     for mark in item.iter_markers("needs"):
-        yield from (program for program in mark.args if shutil.which(program) is None)
+        yield from (program for program in mark.args if shutil.which(program, path=WHERE) is None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -57,4 +63,4 @@ def pytest_testnodedown(node) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for program, count in sorted(config.stash.get(left_out, no_programs).items()):
         tests = "1 test that needs" if count == 1 else f"{count} tests that need"
-        terminalreporter.write_line(f"left out: {tests} {program} (Debian: {DEBIAN_PACKAGES.get(program, 'no package known here')})")
+        terminalreporter.write_line(f"left out: {tests} {program} ({SOURCES[program]})")
