@@ -68,9 +68,9 @@ _LENGTHLESS = Outcome(
 _TUNNEL = CASES["keepalive/websocket"].virtual
 _TUNNEL = attrs.evolve(_TUNNEL, hooks=_session(SERVED))
 _GONE = Outcome(statuses=(), bodies=(), hooks=_session(ABANDONED), log=(Row("GET", None, None, "client"),))
-_OUT_OF_RANGE = "An option that is changed behind the caller's back hides a mistake; it raises ValueError and names the option."
+_OUT_OF_RANGE = "A silently changed option hides a mistake. ValueError names the option."
 _LENGTHLESS_DIFFERENCE = Difference(
-    there="411: it wants a length on a POST",
+    there="411: a POST needs a length",
     here="The request has no body (200), and the five bytes begin another request, which the client leaves unfinished",
     reason="RFC 9112 §6.3: a request with neither Content-Length nor Transfer-Encoding has no body.",
     outcomes=_everywhere(_LENGTHLESS),
@@ -78,45 +78,45 @@ _LENGTHLESS_DIFFERENCE = Difference(
 
 DIFFERENCES: dict[str, Difference] = {
     "S_idx_15": Difference(
-        there="Takes buffer index 15 and silently uses another", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_index"
+        there="Accepts buffer index 15 and silently uses another", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_index"
     ),
     "S_idx_99": Difference(
-        there="Takes buffer index 99 and silently uses another", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_index"
+        there="Accepts buffer index 99 and silently uses another", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_index"
     ),
     "S_idx_m1": Difference(
-        there="Takes buffer index -1 and silently uses another", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_index"
+        there="Accepts buffer index -1 and silently uses another", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_index"
     ),
     "S_wm_m1": Difference(
-        there="Takes a water mark of -1, and ignores it", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_water_mark"
+        there="Accepts a water mark of -1, and ignores it", here="ValueError", reason=_OUT_OF_RANGE, refused_option="buffer_water_mark"
     ),
     "S_wm_1m": Difference(
-        there="Takes a water mark above the buffer's size, and ignores it",
+        there="Accepts a water mark above the buffer's size, and ignores it",
         here="ValueError",
-        reason="The water mark works here, and one above the window could never be reached.",
+        reason="The water mark is implemented here. One above the window could never be reached.",
         refused_option="buffer_water_mark",
     ),
     "nodns": Difference(
         there="500 Cannot find server",
         here="502",
-        reason="RFC 9110 §15.6.3: it is the way to the origin that failed, not the proxy.",
+        reason="RFC 9110 §15.6.3: the origin could not be reached; the proxy did not fail.",
         outcomes=_but("nodns", statuses=(502,), log=(Row("GET", 502, None, "origin"),)),
     ),
     "badver": Difference(
         there="505, and the log says ERR_CONNECT_FAIL",
-        here="505, and the log says that it was the client's doing",
+        here="505, and the log names the client as the cause",
         reason="No connection was tried.",
         outcomes=_refused(505),
     ),
     "hdr_nocolon": Difference(
         there="Forwards the request (200)",
         here="400, and the connection is closed",
-        reason="RFC 9112 §5: a field line without a colon is malformed, and what is malformed is never forwarded.",
+        reason="RFC 9112 §5: a field line without a colon is malformed. Malformed requests are never forwarded.",
         outcomes=_refused(400),
     ),
     "lf_only": Difference(
-        there="Takes a bare LF as the end of a line (200)",
+        there="Accepts a bare LF as the end of a line (200)",
         here="400, and the connection is closed",
-        reason="RFC 9112 §2.2 allows it, but parties that disagree about line ends can be played against each other.",
+        reason="RFC 9112 §2.2 allows it, but if parties disagree about line ends, requests can be smuggled.",
         outcomes=_refused(400),
     ),
     "longuri": Difference(
@@ -128,25 +128,25 @@ DIFFERENCES: dict[str, Difference] = {
     "h2preface": Difference(
         there="On its port: speaks HTTP/2. On a virtual connection: 400",
         here="400",
-        reason="A session is HTTP/1; telling the protocols apart is the listener's business, with serve_auto.",
+        reason="A session is HTTP/1. The listener detects the protocol, with serve_auto.",
         outcomes=_refused(400),
     ),
     "loop": Difference(
         there="Over a socket it knows its own address and answers 400; over a virtual connection it sends the request to itself once",
-        here="Sends the request to itself once, finds itself in Via, and relays its own 400",
-        reason="Which addresses lead back here is not for the proxy to know; Via tells (RFC 9110 §7.6.3).",
+        here="Sends the request to itself once, finds itself in Via, and forwards its own 400",
+        reason="The proxy cannot know which addresses lead back to it; Via shows it (RFC 9110 §7.6.3).",
         outcomes=_everywhere(attrs.evolve(CASES["loop"].virtual, bodies=(None,))),
     ),
     "origin_rst": Difference(
-        there="Sends a second time on a fresh connection, and fires READ_RESPONSE_HDR for responses that never came",
+        there="Sends a second time on a fresh connection, and fires READ_RESPONSE_HDR for responses that were never received",
         here="502 after one attempt; read_response does not fire",
-        reason="RFC 9112 §9.3.1: a retry is for a reused connection that may have been closed meanwhile. A hook needs something to look at.",
+        reason="RFC 9112 §9.3.1: a retry is for a reused connection that may have been closed. There is no response for the hook.",
         outcomes=_but("origin_rst", hooks=_session(UNANSWERED)),
     ),
     "origin_rst_post": Difference(
-        there="Fires READ_RESPONSE_HDR for a response that never came",
+        there="Fires READ_RESPONSE_HDR for a response that was never received",
         here="read_response does not fire",
-        reason="A hook needs something to look at.",
+        reason="There is no response for the hook.",
         outcomes=_but("origin_rst_post", hooks=_session(UNANSWERED)),
     ),
     "post_nolen": _LENGTHLESS_DIFFERENCE,
@@ -154,19 +154,19 @@ DIFFERENCES: dict[str, Difference] = {
     "shutw_imm": Difference(
         there="The request is lost: no reply, no log line",
         here="The request is answered",
-        reason="An end of input means that no more requests follow; what was written before it is never lost.",
+        reason="The end of input means that no more requests follow. What was written before it is not lost.",
         outcomes=_everywhere(CASES["get"].virtual),
     ),
     "close_before_resp": Difference(
-        there="Over a virtual connection the transaction runs on, and is logged with 200",
-        here="Over a virtual connection the transaction is cancelled at once, over TLS once it is watched, as the client's doing",
-        reason="A client that has closed, and not just ended its input, is known to be gone; working on for it helps nobody.",
+        there="Over a virtual connection the transaction continues, and is logged with 200",
+        here="The transaction is cancelled, and the log names the client: at once over a virtual connection, over TLS once it is watched",
+        reason="A client that has closed, and not only ended its input, has gone. Nobody would receive the response.",
         outcomes={"virtual": _GONE, "tls": _GONE},
     ),
     "websocket": Difference(
         there="404: the target becomes ws://, for which there was no remap rule",
         here="101, and the tunnel carries the bytes",
-        reason="A remap rule without a scheme matches any; Traffic Server does the same once there is such a rule (keepalive/websocket).",
+        reason="A remap rule without a scheme matches any scheme. Traffic Server does too if it has such a rule (keepalive/websocket).",
         outcomes=_everywhere(_TUNNEL),
     ),
     "keepalive/websocket": Difference(
@@ -188,15 +188,16 @@ def expected(case: Case, transport: str) -> Outcome:
 _PAGE_HEAD = """\
 # Where it differs from Traffic Server
 
-The cases were recorded on a running Traffic Server 9.2.9, and are played against this proxy over TCP, over TLS and over a virtual
-connection. In every case that is not in this table the statuses, the hooks in their order, the bodies that came from the origin and the log
-(method, both statuses, who ended it, tag and id) are those of Traffic Server.
+The cases were recorded on a running Traffic Server 9.2.9. They are played against this proxy over TCP, over TLS and over a virtual
+connection. In every case that is not in this table the following are the same as in Traffic Server: the statuses, the hooks in their order,
+the bodies from the origin, and the log (method, both statuses, who ended it, tag and id).
 
-Virtual connections keep alive here as sockets do, so what they do is compared with what was recorded on a socket. The cases about the end
-of a client's input are not played over TLS, for trio's TLS streams cannot close one direction only.
+Virtual connections are kept alive here as sockets are, so they are compared with what was recorded on a socket. The cases about the end
+of a client's input are not played over TLS, because trio's TLS streams cannot close one direction only.
 
-All are played with `http.half_close = "finish"`, which is what Traffic Server does. By default a client on a socket that ends its input is taken
-for gone once its transaction has lasted `http.gone_check_interval`, and gets no answer (`shutw_after`, `keepalive/shutw_after`).
+All cases are played with `http.half_close = "finish"`, which is what Traffic Server does. By default a client on a socket that ends its
+input counts as gone once its transaction has lasted `http.gone_check_interval`, and gets no answer (`shutw_after`,
+`keepalive/shutw_after`).
 
 | case | Traffic Server 9.2.9 | here | why |
 |---|---|---|---|
@@ -209,6 +210,4 @@ def page() -> str:
         f"| `{name}` | {difference.there} | {difference.here} | {difference.reason} |" for name, difference in sorted(DIFFERENCES.items())
     ]
     left_out = [f"- `{name}`: {what}" for name, what in sorted(NOT_COMPARED.items())]
-    return _PAGE_HEAD + "\n".join(
-        [*rows, "", "Not compared, because this proxy has no counterpart of what they are about:", "", *left_out, ""]
-    )
+    return _PAGE_HEAD + "\n".join([*rows, "", "Not compared, because this proxy does not have the feature:", "", *left_out, ""])
