@@ -1,38 +1,44 @@
 """Break the code, one line at a time, and see whether the tests notice: `make mutants`.
 
 Each mutant is one small change to one line that decides something: a condition that never or always holds, a comparison that is one off, a guard
-or a call that is left out. A seed draws a sample. The tests of the rooms concerned run against each mutant in a copy of the checkout; with `--whole`, a
-mutant that they do not notice meets the whole suite. Survivors are listed with their lines. Read each: some change nothing that can be observed, and the
-others need a test.
+or a call that is left out. A seed draws a sample. The tests run once under coverage, which tells the tests that run each line; then these tests run
+against each mutant, in a copy of the checkout. Survivors are listed with their lines. Read each: some change nothing that can be observed, and the others
+need a test.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 import attrs
+import coverage
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
-ROOMS = {
-    "message": ["tests/message", "tests/rfc", "tests/stream", "tests/engine"],
-    "stream": ["tests/stream", "tests/rfc", "tests/engine"],
-    "origin": ["tests/engine", "tests/rfc"],
-    "engine": ["tests/engine", "tests/rfc", "tests/plugins"],
-    "http2": ["tests/http2"],
-}
-"""The rooms that are mutated, and the tests that are asked first."""
-PATIENCE = 120
+ROOMS = ("message", "stream", "origin", "engine", "http2")
+"""The rooms that are mutated."""
+TESTS = (
+    ("tests/engine", "tests/plugins"),
+    ("tests/message", "tests/stream", "tests/rfc", "tests/asgi", "tests/clients", "tests/testing"),
+    ("tests/http2",),
+)
+"""The tests that are asked: each group is measured by a process of its own."""
+MOST_TESTS = 80
+"""Tests that are asked about one mutant, drawn from those that run its line."""
+PATIENCE = 60
 """Seconds for these tests: a mutant that makes them hang has been noticed."""
 SWAPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -126,62 +132,99 @@ def sample(count: int, seed: int, rooms: list[str]) -> list[Mutant]:
     return sorted(chosen)
 
 
+Covering = dict[tuple[str, int], list[str]]
+"""For each line of each file the tests that run it."""
+
+
 class Bench:
     """A copy of the checkout in which one mutant at a time is tested."""
 
-    def __init__(self, folder: Path, *, whole: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._whole = whole
-        skipped = shutil.ignore_patterns(".venv*", ".git", ".hypothesis", ".*_cache", "__pycache__", "dist")
+        skipped = shutil.ignore_patterns(".venv*", ".git", ".hypothesis", ".*_cache", "__pycache__", "dist", "build")
         shutil.copytree(ROOT, folder, ignore=skipped, dirs_exist_ok=True)
 
-    def notices(self, mutant: Mutant) -> bool:
-        """Whether the tests fail."""
+    def measure(self, tests: tuple[str, ...]) -> Covering:
+        """Run these tests under coverage."""
+        settings, data = self.folder / "coverage.ini", self.folder / "coverage.data"
+        settings.write_text(f"[run]\nsource = trio_tsconnect\ndata_file = {data}\n", encoding="utf-8")
+        self._run(
+            ["-m", "coverage", "run", "--rcfile", str(settings), "-m", "pytest", "-q", "-p", "benchmarks._contexts", *_QUIET, *tests], 1800
+        )
+        found = coverage.CoverageData(str(data))
+        found.read()
+        return {
+            (str(Path(file).relative_to(self.folder)), line): sorted(each for each in contexts if each)
+            for file in found.measured_files()
+            for line, contexts in found.contexts_by_lineno(file).items()
+        }
+
+    def notices(self, mutant: Mutant, tests: list[str]) -> bool:
+        """True if the tests fail."""
         file = self.folder / mutant.file
         source = file.read_bytes()
         file.write_bytes(mutant.apply(source))
         try:
-            room = Path(mutant.file).parts[1]
-            return not self._pass(ROOMS[room], PATIENCE) or (self._whole and not self._pass(["tests"], 5 * PATIENCE))
+            return self._run(["-m", "pytest", "-x", "-q", *_QUIET, *tests], PATIENCE) != 0
         finally:
             file.write_bytes(source)
 
-    def _pass(self, tests: list[str], patience: float) -> bool:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0", *tests]
+    def _run(self, command: list[str], patience: float) -> int:
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.folder)}
         try:
-            done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, timeout=patience, check=False)
+            return subprocess.run(
+                [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, timeout=patience, check=False
+            ).returncode
         except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0
+            return -1
+
+
+_QUIET = ("-p", "no:cacheprovider", "-o", "faulthandler_timeout=0")
+
+
+def joined(parts: Iterable[Covering]) -> Covering:
+    """What several measurements found."""
+    whole: Covering = {}
+    for part in parts:
+        for line, tests in part.items():
+            whole.setdefault(line, []).extend(tests)
+    return whole
 
 
 def main() -> int:
-    """Draw, break, test, count; exit status 1 where fewer than 85 in 100 were noticed."""
+    """Measure, draw, break, test, count; exit status 1 if fewer than 85 in 100 were noticed."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--count", type=int, default=100, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="which (default: %(default)s)")
-    parser.add_argument("--rooms", nargs="+", choices=list(ROOMS), default=list(ROOMS))
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once (default: %(default)s)")
-    parser.add_argument("--whole", action="store_true", help="ask the whole suite about those that the tests of the rooms do not notice")
     arguments = parser.parse_args()
     chosen = sample(arguments.count, arguments.seed, arguments.rooms)
-    with tempfile.TemporaryDirectory() as folder:
+    draw = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
         benches: SimpleQueue[Bench] = SimpleQueue()
         for number in range(arguments.jobs):
-            benches.put(Bench(Path(folder) / str(number), whole=arguments.whole))
+            benches.put(Bench(Path(folder) / str(number)))
 
-        def examine(mutant: Mutant) -> bool:
+        def at_a_bench(work: Callable[[Bench], T]) -> T:
             bench = benches.get()
             try:
-                noticed = bench.notices(mutant)
+                return work(bench)
             finally:
                 benches.put(bench)
-            print(f"{'noticed ' if noticed else 'SURVIVED'} {mutant.describe((ROOT / mutant.file).read_bytes())}", flush=True)
+
+        covering = joined(pool.map(lambda tests: at_a_bench(lambda bench: bench.measure(tests)), TESTS))
+        print(f"{len(set(itertools.chain.from_iterable(covering.values())))} tests run {len(covering)} lines", flush=True)
+
+        def examine(mutant: Mutant) -> bool:
+            tests = covering.get((mutant.file, mutant.line), [])
+            asked = tests if len(tests) <= MOST_TESTS else draw.sample(tests, MOST_TESTS)
+            noticed = bool(tests) and at_a_bench(lambda bench: bench.notices(mutant, asked))
+            verdict = "noticed " if noticed else "SURVIVED" if tests else "NOT RUN "
+            print(f"{verdict} {mutant.describe((ROOT / mutant.file).read_bytes())}", flush=True)
             return noticed
 
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            noticed = sum(pool.map(examine, chosen))
+        noticed = sum(pool.map(examine, chosen))
     print(f"{noticed} of {len(chosen)} noticed ({100 * noticed / len(chosen):.0f} in 100), seed {arguments.seed}")
     return 0 if noticed * 100 >= 85 * len(chosen) else 1
 
