@@ -36,9 +36,9 @@ TESTS = (
     ("tests/http2",),
 )
 """The tests that are asked: each group is measured by a process of its own."""
-MOST_TESTS = 80
-"""Tests that are asked about one mutant, drawn from those that run its line."""
-PATIENCE = 60
+FIRST = 40
+"""Tests that are asked first, drawn from those that run the line; if they notice nothing, all of those are."""
+PATIENCE = 240
 """Seconds for these tests: a mutant that makes them hang has been noticed."""
 SWAPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -218,8 +218,11 @@ def main() -> int:
 
         def examine(mutant: Mutant) -> bool:
             tests = covering.get((mutant.file, mutant.line), [])
-            asked = tests if len(tests) <= MOST_TESTS else draw.sample(tests, MOST_TESTS)
-            noticed = bool(tests) and at_a_bench(lambda bench: bench.notices(mutant, asked))
+            first = draw.sample(tests, min(len(tests), FIRST))
+            noticed = bool(tests) and (
+                at_a_bench(lambda bench: bench.notices(mutant, first))
+                or (len(tests) > FIRST and at_a_bench(lambda bench: bench.notices(mutant, tests)))
+            )
             verdict = "noticed " if noticed else "SURVIVED" if tests else "NOT RUN "
             print(f"{verdict} {mutant.describe((ROOT / mutant.file).read_bytes())}", flush=True)
             return noticed
