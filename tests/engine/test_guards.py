@@ -383,3 +383,27 @@ async def test_connections_of_other_protocols_count_as_well() -> None:
             assert await near.receive_some() == b""
         with proxy.front_end(drain=lambda: None, end=lambda: None):
             pass
+
+
+@pytest.mark.parametrize(("target", "verified"), [(None, False), ("https://other.test/", True)])
+async def test_trust_of_a_rule_is_no_trust_in_another_origin(target: str | None, verified: bool) -> None:
+    """`verify = false` is said of the rule's origin, and a retry elsewhere is checked like any other."""
+    asked: list[Any] = []
+
+    async def act(_hook: str, txn: Any) -> None:
+        if txn.response.status == 503:
+            txn.retry(target)
+
+    rule = RemapRule("/", "https://origin.test/", verify=False)
+    busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+    async with open_world(replying(busy, OK), plugins=[make_plugin("Retrying", act, "read_response")], remap=(rule,)) as world:
+        pool = world.proxy.core.pool  # type: ignore[attr-defined]
+        acquire = pool.acquire
+
+        async def recording(origin: Any, *args: Any, **options: Any) -> Any:
+            asked.append(origin)
+            return await acquire(origin, *args, **options)
+
+        pool.acquire = recording
+        assert (await world.connect().ask()).status == 200
+    assert [origin.tls.verify for origin in asked] == [False, verified]

@@ -101,6 +101,9 @@ def choose_origin(txn: EngineTransaction) -> Origin:
     if txn.intercept_origin is not None:
         return txn.intercept_origin
     config = txn.origin_config
+    if rule is None and txn.rule is not None and not (txn.rule.verify is None and txn.rule.ca_file is None):
+        # A plugin asks another origin than the rule's: what the rule trusts is no trust in that one.
+        config = attrs.evolve(config, verify=txn.core.config.origin.verify, ca_file=txn.core.config.origin.ca_file)
     tls = None
     if uri.scheme == "https":
         name = _server_name(txn, uri, preserve=rule is not None and rule.preserve_host)
