@@ -407,3 +407,22 @@ async def test_trust_of_a_rule_is_no_trust_in_another_origin(target: str | None,
         pool.acquire = recording
         assert (await world.connect().ask()).status == 200
     assert [origin.tls.verify for origin in asked] == [False, verified]
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_empty_body_that_a_plugin_has_read_is_still_a_body(empty: bool) -> None:
+    """RFC 9110 §8.6: a POST without content says so, or an origin may ask for a length (411)."""
+    heads: list[dict[str, str]] = []
+
+    async def origin(wire: Wire) -> None:
+        _, headers = await wire.head()
+        heads.append(headers)
+        await wire.send(OK)
+
+    async def act(_hook: str, txn: Any) -> None:
+        assert await txn.read_request_body(100) == b""
+
+    async with open_world(origin, plugins=[make_plugin("Reading", act, "read_request")]) as world:
+        ask = b"POST / HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 0\r\n\r\n"
+        assert (await world.connect().ask(ask if empty else GET)).status == 200
+    assert heads[0].get("content-length") == ("0" if empty else None)
