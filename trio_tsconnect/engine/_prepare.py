@@ -12,7 +12,6 @@ from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.message import (
     CHUNKED_BODY,
-    EMPTY_BODY,
     HOP_BY_HOP,
     NO_BODY,
     Body,
@@ -102,7 +101,7 @@ def frame_for_origin(txn: EngineTransaction) -> Body:
     """Choose the framing of the request body for the origin, set the fields for it in the head, and return it. Called once per attempt."""
     body = txn.session.http.body
     if txn.request_body is not None:
-        body = Body(Framing.LENGTH, len(txn.request_body)) if txn.request_body else NO_BODY if body.framing is Framing.NONE else EMPTY_BODY
+        body = Body(Framing.LENGTH, len(txn.request_body)) if txn.request_body else NO_BODY
     if txn.request_transforms and body.framing is not Framing.NONE:
         txn.request_chain = Transforms(txn.request_transforms, partial(blame_transform, txn))
         body = CHUNKED_BODY
