@@ -140,7 +140,7 @@ async def test_https_is_believed_of_tls_and_of_who_is_trusted(scheme: str, http:
     (record,) = world.records
     assert record.remap_rule == ("https://site.test/" if status == 200 else None)
     if status == 421:
-        assert how(record) == ("client", "misdirected")
+        assert how(record) == ("client", "misdirected_request")
 
 
 # ------------------------------------------------------------------------------------------------ what plugins do to connections

@@ -74,8 +74,7 @@ async def test_each_call_is_legal_in_its_hooks_and_in_no_other(name: str, hook: 
             await act(txn)
             outcome.append("legal")
         except InvalidState as exc:
-            assert txn.state.milestone in str(exc)
-            outcome.append("refused")
+            outcome.append("refused" if txn.state.milestone in str(exc) else f"refused without the state: {exc}")
 
     async with open_world(replying(OK), plugins=[make_plugin("Calling", call, hook)]) as world:
         assert (await world.connect().ask(GET)).status == 200

@@ -30,7 +30,9 @@ def remap(txn: EngineTransaction) -> None:
     txn.url = str(uri)
     if uri.scheme in ("https", "wss") and not _may_ask_for_https(txn):
         # RFC 9110 §7.4: otherwise a cleartext client could reach rules and origins that rely on TLS.
-        raise TransactionFailure(BadRequest("misdirected", f"The scheme {uri.scheme} is not allowed over a cleartext connection.", 421))
+        raise TransactionFailure(
+            BadRequest("misdirected_request", f"The scheme {uri.scheme} is not allowed over a cleartext connection.", 421)
+        )
     if request.target[0] not in "/*" and request.method != "CONNECT":
         request.headers[b"Host"] = uri.authority  # RFC 9112 §3.2.2: the absolute form overrides Host
     _check_loop(txn)
