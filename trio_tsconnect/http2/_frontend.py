@@ -76,7 +76,6 @@ class Connection:
         self.shared = shared_by(proxy)
         self.window = ConnectionWindow(self._machine, limits, self.shared, self.writer.ring)
         self._receiver = Receiver(self, self._machine, limits)
-        self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._requests = 0
         self._unwinding = 0
@@ -97,7 +96,7 @@ class Connection:
             self._receiver.waiting_since = since
         self._machine.begin(self.limits, self.config.max_head)  # before `front_end`: it may drain at once, and SETTINGS come first (§3.4)
         try:
-            with self._scope, self.proxy.front_end(drain=self.drain, end=self._end, client=self.client) as self._front_end:
+            with self.proxy.front_end(drain=self.drain, end=self._end, client=self.client) as self._front_end:
                 await self._serve(received)
         except ConnectRefused:
             pass
@@ -107,7 +106,7 @@ class Connection:
         finally:
             self.shared.changed(-self.window.held)
             self.shared.forget(self.window)
-            if self._broken or self._scope.cancelled_caught:
+            if self._broken:
                 await close_now(self._stream)
             else:
                 await close_gently(self._stream, self.config.linger_timeout)
