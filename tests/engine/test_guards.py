@@ -52,6 +52,19 @@ async def test_connection_of_an_origin_that_serves_one_request_is_not_kept() -> 
         assert held(pool) == (0, 0, 0)
 
 
+async def test_pool_keeps_nothing_of_an_origin_that_it_has_no_connection_to(autojump_clock: trio.testing.MockClock) -> None:
+    """A proxy that forwards freely meets any number of origins."""
+    config = OriginConfig(keep_alive_timeout=5)
+    async with running_pool() as pool:
+        for number in range(20):
+            origin = FakeOrigin(name=str(number))
+            assert pool.release(await pool.acquire(origin, config), config)
+        assert held(pool) == (20, 0, 0)
+        await trio.sleep(6)
+        assert held(pool) == (0, 0, 0)
+        assert not pool._places
+
+
 # ------------------------------------------------------------------------------------------------------------------------ responses
 
 
