@@ -116,8 +116,8 @@ def cause_table() -> str:
 
 def error_table() -> str:
     """Every error text."""
-    sys.path.insert(0, str(HERE))
-    import _errors
+    sys.path.insert(0, str(HERE.parent))
+    from docs import _errors
 
     return str(_errors.table())
 

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent))
 
-import _draw
-import _reference
+from docs import _draw, _reference
 
 BUILD = HERE.parent / "build"
 PARTS: dict[str, list[str]] = {

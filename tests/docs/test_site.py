@@ -78,7 +78,7 @@ def test_site_is_built_without_a_warning(site: ModuleType, tmp_path: Path) -> No
 
 
 def test_error_texts_are_found(site: ModuleType) -> None:
-    import _errors
+    from docs import _errors
 
     rows = _errors.table().splitlines()[2:]
     assert len(rows) > 200

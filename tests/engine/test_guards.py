@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,17 @@ import trio.testing
 from tests.engine._world import GET, OK, Wire, how, open_world, replying
 from tests.engine.test_hooks import make_plugin
 from tests.engine.test_pool import FakeOrigin, held, running_pool
-from trio_tsconnect import ConnectRefused, HttpConfig, MemoryLog, OriginConfig, ProxyConfig, RemapRule, VirtualConnection, open_proxy
+from trio_tsconnect import (
+    ConnectRefused,
+    HttpConfig,
+    MemoryLog,
+    OriginConfig,
+    ProxyConfig,
+    RemapRule,
+    Request,
+    VirtualConnection,
+    open_proxy,
+)
 from trio_tsconnect.engine import _gone
 from trio_tsconnect.stream import has_hung_up, reset, unsent
 
@@ -439,3 +450,17 @@ async def test_empty_body_that_a_plugin_has_read_is_still_a_body(empty: bool) ->
         ask = b"POST / HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 0\r\n\r\n"
         assert (await world.connect().ask(ask if empty else GET)).status == 200
     assert heads[0].get("content-length") == ("0" if empty else None)
+
+
+async def test_fetch_ends_the_body_that_it_streams() -> None:
+    async def act(_hook: str, txn: Any) -> None:
+        txn.respond(200, await txn.read_request_body(1000))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    async with open_proxy(plugins=[make_plugin("Echoing", act, "read_request")]) as proxy:
+        with trio.fail_after(TIMEOUT):
+            async with proxy.fetch(Request("POST", "/", {"Host": "a"}), body=body()) as response:
+                assert await response.body.read() == b"one two"
