@@ -63,6 +63,16 @@ async def test_connection_of_an_origin_that_serves_one_request_is_not_kept() -> 
         assert held(pool) == (0, 0, 0)
 
 
+async def test_fresh_connection_leaves_those_that_rest_alone() -> None:
+    """A second attempt wants a connection that was not used before; others may still want the ones that were."""
+    origin, config = FakeOrigin(), OriginConfig()
+    async with running_pool() as pool:
+        assert pool.release(await pool.acquire(origin, config), config)
+        fresh = await pool.acquire(origin, config, fresh=True)
+        assert (held(pool), fresh.stream) == ((1, 1, 0), origin.near[1])
+        await pool.discard(fresh)
+
+
 async def test_pool_keeps_nothing_of_an_origin_that_it_has_no_connection_to(autojump_clock: trio.testing.MockClock) -> None:
     """A proxy that forwards freely meets any number of origins."""
     config = OriginConfig(keep_alive_timeout=5)
