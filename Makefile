@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 TYPED := trio_tsconnect benchmarks conftest.py tests/conftest.py tests/test_house.py $(wildcard examples docs/*.py)
 
-.PHONY: demo test check bench docs fuzz soak mutants clean programs
+.PHONY: demo test check bench docs fuzz soak mutants pictures clean programs
 
 demo: $(VENV)/.test
 	$(BIN)/python -m trio_tsconnect demo $(ARGS)
@@ -42,6 +42,10 @@ fuzz: $(VENV)/.test
 # Ten minutes of mixed load: memory, tasks and descriptors must not grow. Shorter: make soak ARGS='--seconds 60'.
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks._soak $(ARGS)
+
+# Pictures of the manual, after `make docs`: build/pictures. Needs Chromium.
+pictures: $(VENV)/.check
+	$(BIN)/python docs/pictures.py
 
 # Break the code one line at a time: do the tests notice? About 15 minutes for 100 changes; others: make mutants ARGS='--seed 2'.
 mutants: $(VENV)/.test
