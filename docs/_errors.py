@@ -10,6 +10,7 @@ import trio_tsconnect
 
 _SOURCES = Path(trio_tsconnect.__path__[0])
 _NOT_FOR_USERS = {"AssertionError", "StopAsyncIteration", "StopIteration", "NotImplementedError", "BrokenOff", "Again", "Hung"}
+_ENDINGS = ("Error", "Failure", "Refused", "State", "Rejected", "Failed", "Disconnected")
 _ROOMS = {"": "trio_tsconnect", "_command": "the command"}
 
 
@@ -30,22 +31,23 @@ def _rows() -> Iterator[tuple[str, str, str]]:
 
 def _errors_of(tree: ast.AST) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name.endswith(_ENDINGS):
+            for call in ast.walk(node):  # a class that words its text itself
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__":
+                    yield from _worded(node.name, call)
         match node:
-            case ast.Call(func=ast.Name(id=name)) if name.endswith(
-                ("Error", "Failure", "Refused", "State", "Fault", "Rejected")
-            ) or name.startswith("Bad"):
-                kind = name
+            case ast.Call(func=ast.Name(id=kind)) if kind.endswith(_ENDINGS) or kind.startswith("Bad"):
+                yield from _worded(kind, node)
             case ast.Call(func=ast.Attribute(attr="_error") | ast.Name(id="error")):
-                kind = "BadRequest, BadResponse"  # whichever side is read
-            case _:
-                continue
-        if kind in _NOT_FOR_USERS or kind.endswith("Fault"):
-            continue
-        for argument in node.args:
-            text = _text(argument)
-            if text is not None and " " in text:
-                yield kind, text.replace("|", "\\|").replace("\n", " ")
-                break
+                yield from _worded("BadRequest, BadResponse", node)  # whichever side is read
+
+
+def _worded(kind: str, call: ast.Call) -> Iterator[tuple[str, str]]:
+    """The first argument that is a sentence."""
+    texts = (_text(argument) for argument in call.args)
+    text = next((text for text in texts if text is not None and " " in text), None)
+    if text is not None and kind not in _NOT_FOR_USERS:
+        yield kind, text.replace("|", "\\|").replace("\n", " ")
 
 
 def _text(node: ast.expr) -> str | None:

@@ -86,26 +86,28 @@ def attributes_of(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if base.__module__.startswith("trio_tsconnect"):
-            found |= _documented_in_source(base.__qualname__)
+            found |= documented(*base.__qualname__.split("."))
             for name, value in vars(base).items():
                 if isinstance(value, property) and not name.startswith("_") and value.__doc__:
                     found[name] = _line(value.__doc__)
     return found
 
 
-def _documented_in_source(qualname: str) -> dict[str, str]:
-    body = _class_body(qualname)
+def documented(*path: str) -> dict[str, str]:
+    """The text under each attribute of a class, in its body or its `__init__`: attributes have no docstring that could be asked for."""
+    body = _class_body(path)
     bodies = [body, *(node.body for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__")]
-    found: dict[str, str] = {}
-    for statements in bodies:
-        for node, after in itertools.pairwise(statements):
-            if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)):
-                continue
-            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-            name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else "_"
-            if not name.startswith("_"):
-                found[name] = _line(after.value.value)
-    return found
+    return {name: _line(text) for statements in bodies for name, text in _texts_under_names(statements) if not name.startswith("_")}
+
+
+def _texts_under_names(statements: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for node, after in itertools.pairwise(statements):
+        match node, after:
+            case (
+                ast.AnnAssign(target=target) | ast.Assign(targets=[target]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                yield target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else "_", text
 
 
 @cache
@@ -113,9 +115,9 @@ def _modules() -> list[list[ast.stmt]]:
     return [ast.parse(file.read_text(encoding="utf-8")).body for file in sorted(SOURCES.rglob("*.py"))]
 
 
-def _class_body(qualname: str) -> list[ast.stmt]:
+def _class_body(path: tuple[str, ...]) -> list[ast.stmt]:
     for body in _modules():
-        for name in qualname.split("."):
+        for name in path:
             body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == name), [])
         if body:
             return body
@@ -123,12 +125,8 @@ def _class_body(qualname: str) -> list[ast.stmt]:
 
 
 def _constant(name: str, value: Any) -> str:
-    for body in _modules():
-        for node, after in itertools.pairwise(body):
-            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-            if isinstance(target, ast.Name) and target.id == name and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                return _text(str(after.value.value))
-    return f"`{value}`"
+    texts = (text for body in _modules() for each, text in _texts_under_names(body) if each == name)
+    return _text(next(texts, f"`{value}`"))
 
 
 def _signature(name: str, function: Any) -> str:

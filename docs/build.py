@@ -6,13 +6,11 @@ python docs/build.py --check    exit with 1 where something has changed and was 
 
 from __future__ import annotations
 
-import ast
 import inspect
-import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,30 +26,14 @@ from trio_tsconnect.hooks import HOOKS, TRANSITIONS, State
 from trio_tsconnect.message import Failure, outcome
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # as a script it finds only what is beside it
+
+from docs import _errors
+from docs._reference import documented
+
 PAGES = ("transaction.md", "plugins.md", "api.md", "errors.md")
 
 _REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z0-9 ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
-
-
-def documented(*path: str) -> dict[str, str]:
-    """What stands under each attribute of a class in the source: attributes have no docstring that could be asked for."""
-    for file in sorted(Path(trio_tsconnect.__path__[0]).rglob("*.py")):
-        body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
-        for name in path:
-            body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == name), [])
-        if body:
-            return dict(_documented(body))
-    raise LookupError(f"no class {'.'.join(path)} in the package")
-
-
-def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    for attribute, text in itertools.pairwise(body):
-        match attribute, text:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(words))),
-            ):
-                yield name, " ".join(words.split())
 
 
 def state_diagram() -> str:
@@ -116,10 +98,7 @@ def cause_table() -> str:
 
 def error_table() -> str:
     """Every error text."""
-    sys.path.insert(0, str(HERE.parent))
-    from docs import _errors
-
-    return str(_errors.table())
+    return _errors.table()
 
 
 def rule_options() -> str:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from docs import build
 from trio_tsconnect.hooks import HOOKS, TRANSITIONS, State
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.fixture(scope="module")
-def build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_build", DOCS / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_pages_are_up_to_date(build: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert build.main(["--check"]) == 0, capsys.readouterr().out
 
 
 def test_a_page_that_is_not_is_told_and_written(
-    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "transaction.md"
     page.write_text((DOCS / "transaction.md").read_text().replace("read_request", "read_requset"))
@@ -40,13 +29,13 @@ def test_a_page_that_is_not_is_told_and_written(
     assert build.main(["--check"]) == 0
 
 
-def test_every_hook_is_in_the_reference_with_words_of_its_own(build: ModuleType) -> None:
+def test_every_hook_is_in_the_reference_with_words_of_its_own() -> None:
     rows = build.hook_table().splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == list(HOOKS)
     assert all(len(row.split("|")[2].strip()) > 20 for row in rows)
 
 
-def test_every_state_is_explained_and_every_way_between_two_is_drawn_or_said(build: ModuleType) -> None:
+def test_every_state_is_explained_and_every_way_between_two_is_drawn_or_said() -> None:
     assert build.documented("State").keys() == {state.name for state in State}
     drawn = set(build.state_diagram().splitlines())
     for state, following in TRANSITIONS.items():
@@ -55,14 +44,14 @@ def test_every_state_is_explained_and_every_way_between_two_is_drawn_or_said(bui
             assert (f"    {state.value} --> {each.value}" in drawn) is not early
 
 
-def test_what_the_engine_keeps_for_itself_is_not_offered_to_plugins(build: ModuleType) -> None:
+def test_what_the_engine_keeps_for_itself_is_not_offered_to_plugins() -> None:
     offered = [row.split("`")[1].partition("(")[0] for row in build.action_table().splitlines()[2:]]
     assert {"respond", "intercept", "transform_request", "transform_response", "read_request_body", "retry", "connect", "fetch"} == set(
         offered
     )
 
 
-def test_every_option_of_every_plugin_is_explained(build: ModuleType) -> None:
+def test_every_option_of_every_plugin_is_explained() -> None:
     page = (DOCS / "plugins.md").read_text()
     for name in (
         "AuthRequest",

@@ -143,9 +143,9 @@ def instance_of(*kinds: type, expected: str) -> Validator:
     return check
 
 
-def each(kind: type) -> Validator:
-    """Return a validator for a sequence of instances of one class. Errors call `PluginBase` `Plugin`, the class that users derive from."""
-    name = kind.__name__.removesuffix("Base")
+def each(kind: type, *, name: str = "") -> Validator:
+    """Return a validator for a sequence of instances of one class. `name`: what errors call it, if not by its own name."""
+    name = name or kind.__name__
     article = "an" if name[0] in "AEIOU" else "a"
 
     def check(_instance: Any, attribute: Any, value: Any) -> None:

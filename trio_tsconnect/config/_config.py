@@ -48,7 +48,9 @@ class ProxyConfig:
     """Access rules. The first rule that matches a request decides; a request that matches no rule is allowed."""
     listen: tuple[ListenConfig, ...] = field(default=(), converter=as_tuple, validator=[each(ListenConfig), _check_listen])
     """Addresses that `tsconnect serve` listens on. Code that embeds a proxy opens its own listeners."""
-    plugins: tuple[PluginBase, ...] = field(default=(), converter=as_tuple, validator=each(PluginBase), metadata={"key": "plugin"})
+    plugins: tuple[PluginBase, ...] = field(
+        default=(), converter=as_tuple, validator=each(PluginBase, name="Plugin"), metadata={"key": "plugin"}
+    )
     """Plugins for every transaction, run before those passed to `open_proxy`. In a file: `[[plugin]]` tables with `use` and `options`."""
 
     @classmethod

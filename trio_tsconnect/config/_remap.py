@@ -97,7 +97,7 @@ class RemapRule:
     """PEM file of the certificate authorities to trust for this origin; implies `verify`. None: `origin.ca_file`."""
     verify: bool | None = field(default=None, kw_only=True, validator=optional_flag)
     """Verify the certificate and name of this origin. None: `origin.verify`."""
-    plugins: tuple[PluginBase, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(PluginBase))
+    plugins: tuple[PluginBase, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(PluginBase, name="Plugin"))
     """Plugins for the transactions of this rule, run after those of the proxy. In a file: names, or tables with `use` and `options`."""
     access: tuple[AccessRule, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(AccessRule))
     """Access rules for this rule. A request must be allowed by them and by those of the proxy."""
