@@ -29,6 +29,7 @@ from sybil import Document, Example, Region, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import CodeBlockParser
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 LIMIT = 60
 """Seconds that a block may take; one that waits for ever must not take the run with it."""
@@ -119,6 +120,18 @@ pytest_collect_file = Sybil(
     setup=enter_directory,
     teardown=leave_directory,
 ).pytest()
+
+
+class OneByOne(LoadScopeScheduling):  # type: ignore[misc]
+    """Deals out tests one by one, so that no worker ends long after the others; but a document whole, for its blocks build on each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.endswith(".md") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne | None:
+    return OneByOne(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -327,7 +327,7 @@ async def test_drain_of_the_proxy_closes_with_1001(loop: Any) -> None:
         await client.open()
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(proxy.drain, 10)
+                nursery.start_soon(proxy.drain, 0.1)
                 closed = await client.event()
                 assert await client.event() is None
         assert closed.code == 1001

@@ -91,7 +91,7 @@ async def test_pool_keeps_nothing_of_an_origin_that_it_has_no_connection_to(auto
 # ------------------------------------------------------------------------------------------------------------------------ responses
 
 
-async def test_switch_in_the_middle_of_the_request_is_a_bad_answer() -> None:
+async def test_switch_in_the_middle_of_the_request_is_a_bad_answer(autojump_clock: trio.testing.MockClock) -> None:
     async def origin(wire: Wire) -> None:
         await wire.head()
         await wire.send(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
