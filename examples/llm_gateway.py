@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from trio_tsconnect import LogRecord, MemoryLog, Plugin, ProxyConfig, RemapRule, Request, Transaction, open_proxy
-from trio_tsconnect.message import TargetURI
+from trio_tsconnect.message import URL
 from trio_tsconnect.plugins import UnknownCoding, decode_response
 from trio_tsconnect.testing import Answer, ScriptedOrigin
 
@@ -48,7 +48,7 @@ class Gateway(Plugin):
 
     async def send_request(self, txn: Transaction) -> None:
         """Add the key of the provider. This hook runs again for the second provider."""
-        provider = TargetURI.parse(txn.request.target).authority
+        provider = URL.parse(txn.request.target).authority
         txn.request.headers["Authorization"] = f"Bearer {self._keys[provider]}"
         txn.log["provider"] = provider
 
@@ -56,7 +56,7 @@ class Gateway(Plugin):
         """Retry with the second provider if the first is busy; else count the tokens of the response."""
         if txn.response.status in (429, 503) and "moved" not in txn.log:
             txn.log["moved"] = txn.response.status
-            txn.retry(self._second + TargetURI.parse(txn.request.target).path)
+            txn.retry(self._second + URL.parse(txn.request.target).path)
             return
         try:
             decode_response(txn, limit=100 * MAX_PROMPT)

@@ -13,8 +13,11 @@ from trio_tsconnect.config import TlsFiles as TlsFiles
 from trio_tsconnect.engine import open_proxy as open_proxy
 from trio_tsconnect.hooks import ConnectOptions as ConnectOptions
 from trio_tsconnect.hooks import ConnectRefused as ConnectRefused
+from trio_tsconnect.hooks import DataKey as DataKey
 from trio_tsconnect.hooks import FrontEnd as FrontEnd
+from trio_tsconnect.hooks import Guard as Guard
 from trio_tsconnect.hooks import InvalidState as InvalidState
+from trio_tsconnect.hooks import OriginFailure as OriginFailure
 from trio_tsconnect.hooks import Plugin as Plugin
 from trio_tsconnect.hooks import Proxy as Proxy
 from trio_tsconnect.hooks import ProxyStatistics as ProxyStatistics
@@ -25,6 +28,7 @@ from trio_tsconnect.log import JsonLinesLog as JsonLinesLog
 from trio_tsconnect.log import Log as Log
 from trio_tsconnect.log import LogRecord as LogRecord
 from trio_tsconnect.log import MemoryLog as MemoryLog
+from trio_tsconnect.message import URL as URL
 from trio_tsconnect.message import Headers as Headers
 from trio_tsconnect.message import Request as Request
 from trio_tsconnect.message import Response as Response

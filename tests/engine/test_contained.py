@@ -45,7 +45,7 @@ def failing(hook: str, error: BaseException | None) -> Plugin:
     return make_plugin("Failing", act, hook)
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"origin_failed"}))
 @pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
 async def test_what_ends_a_process_ends_one_transaction(hook: str, error: BaseException | None) -> None:
     async with open_world(replying(OK), plugins=[failing(hook, error)]) as world:
@@ -57,7 +57,7 @@ async def test_what_ends_a_process_ends_one_transaction(hook: str, error: BaseEx
     closing = hook.endswith("close")
     assert status == (200 if closing else 500)
     assert how(world.records[0]) == (("proxy", "complete") if closing else ("plugin", "plugin"))
-    if not closing:
+    if hook != "session_close":
         assert world.records[0].plugin["Failing"]["failed"]["hook"] == hook
 
 
@@ -280,7 +280,7 @@ async def test_transform_that_is_none_is_its_plugins_failure(transform: Any) -> 
     async with open_world(replying(CHUNKED), plugins=[make_plugin("Failing", act, "read_response")]) as world:
         assert (await world.connect().ask()).status == 500
     assert how(world.records[0]) == ("plugin", "plugin")
-    assert "AttributeError" in world.records[0].plugin["Failing"]["failed"]["exception"]
+    assert "TypeError: a transform must be" in world.records[0].plugin["Failing"]["failed"]["exception"]
 
 
 @pytest.mark.parametrize("target", ["/x", "ftp://a/", "http://", 5])

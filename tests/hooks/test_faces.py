@@ -33,8 +33,23 @@ ENGINES_OWN = {
 }
 PUBLIC = {
     "Transaction": [
-        *("number", "session", "config", "origin_config", "state", "milestones", "parent", "depth", "uri", "rule", "method", "url"),
-        *("origin_status", "attempts", "ended", "data", "proxy", "request", "has_request", "response", "root", "client", "tag", "id"),
+        *("number", "session", "config", "origin_config", "state", "milestones", "parent", "depth", "failure", "rule", "method", "url"),
+        *(
+            "answered_by",
+            "origin_status",
+            "attempts",
+            "ended",
+            "data",
+            "proxy",
+            "request",
+            "has_request",
+            "has_route",
+            "response",
+            "root",
+            "client",
+            "tag",
+            "id",
+        ),
         *(
             "internal",
             "log",
@@ -97,7 +112,7 @@ async def test_what_a_hook_gets_is_what_it_sees() -> None:
     class Looks(Plugin):
         async def read_request(self, txn: Transaction) -> None:
             for name in PUBLIC["Transaction"]:
-                if name != "response":  # there is none yet
+                if name not in ("response", "failure"):  # there is none yet
                     getattr(txn, name)
             for name in PUBLIC["Session"]:
                 getattr(txn.session, name)

@@ -52,7 +52,7 @@ async def read_body(txn: Any) -> None:
 
 
 ACTIONS: dict[str, tuple[Callable[[Any], Awaitable[None]], set[str]]] = {
-    "respond": (sync(lambda txn: txn.respond(200)), REQUEST_HOOKS),
+    "respond": (sync(lambda txn: txn.respond(200)), REQUEST_HOOKS | {"send_request", "read_response", "send_response"}),
     "intercept": (sync(lambda txn: txn.intercept(serve)), REQUEST_HOOKS),
     "transform_request": (sync(lambda txn: txn.transform_request(Same())), REQUEST_HOOKS | {"send_request"}),
     "read_request_body": (read_body, REQUEST_HOOKS | {"send_request"}),

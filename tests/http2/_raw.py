@@ -263,7 +263,7 @@ async def open_world(
     config = ProxyConfig(http=http or HttpConfig(), http2=limits or Http2Limits())
     who = ClientInfo(address=("192.0.2.7", 4321))
     async with trio.open_nursery() as nursery:
-        async with open_proxy(config, plugins=[origin, *plugins], log=log) as proxy:
+        async with open_proxy(config, plugins=[*plugins, origin], log=log) as proxy:
 
             def open_client() -> RawClient:
                 ours, theirs = open_virtual_connection_pair(buffer_index=buffer_index)

@@ -69,7 +69,7 @@ async def test_what_was_written_before_it_began_is_read_in_its_order(autojump_cl
             await ours.send_all(piece)
         nursery.start_soon(serve_auto, proxy, theirs)
         assert (await read_all(ours)).startswith(b"HTTP/1.1 200 ")
-    assert [(record.url, record.status) for record in log.records] == [("/1", 200)]
+    assert [(record.url, record.status) for record in log.records] == [("http://h/1", 200)]
 
 
 @pytest.mark.parametrize("method", [b"PRIVATE", b"P", b"PROPFIND"])

@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 from trio_tsconnect import ClientInfo, ConnectOptions, LogRecord, MemoryLog, Plugin, Proxy, ProxyConfig, RemapRule, Transaction, open_proxy
-from trio_tsconnect.message import TargetURI
 from trio_tsconnect.testing import Growing, Reply, ScriptedOrigin, exchange
 
 CLIENT = ClientInfo(address=("192.0.2.1", 5000))
@@ -42,13 +41,14 @@ class Kit:
 
 @attrs.define(eq=False)
 class Origins(Plugin):
-    """Plays every origin, where no other plugin does."""
+    """Plays every origin, where no other plugin does. After the plugins of the rule, if there is one."""
 
     scripted: dict[str, ScriptedOrigin]
+    of_rule: bool = False
 
     async def post_remap(self, txn: Transaction) -> None:
-        origin = self.scripted.get(TargetURI.parse(txn.request.target).host)
-        if origin is not None and txn.intercept_origin is None:
+        origin = self.scripted.get(txn.request.url.host)
+        if origin is not None and txn.answered_by is None and self.of_rule is (txn.rule is not None):
             txn.intercept(origin.serve)
 
 
@@ -62,6 +62,7 @@ async def open_kit(
     log.records = records
     scripted = {host: ScriptedOrigin(host) for host in origins}
     rules = [RemapRule(f"//{host}/", f"http://{host}/") for host in origins] if remap is None else remap
+    rules = [attrs.evolve(rule, plugins=(*rule.plugins, Origins(scripted, of_rule=True))) for rule in rules]
     async with open_proxy(ProxyConfig(remap=rules, **config), plugins=[*plugins, Origins(scripted)], log=log) as proxy:
         yield Kit(proxy, scripted, records)
     for origin in scripted.values():

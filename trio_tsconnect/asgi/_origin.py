@@ -17,7 +17,6 @@ from trio_tsconnect.asgi._connection import Connection, Service
 from trio_tsconnect.asgi._lifespan import Lifespan
 from trio_tsconnect.asgi._loops import AsyncioLoop, TrioLoop
 from trio_tsconnect.asgi._types import Application, Loop
-from trio_tsconnect.message import TargetURI
 from trio_tsconnect.stream import close_now
 
 
@@ -198,9 +197,17 @@ class AsgiPlugin(Plugin):
         await proxy.wait_until_draining()
         self._origin.go_away()
 
+    async def pre_remap(self, txn: Transaction) -> None:
+        """Intercept a transaction that has no route, so that an application needs no remap rule."""
+        if not txn.has_route:
+            self._take(txn)
+
     async def post_remap(self, txn: Transaction) -> None:
-        """Intercept the transaction, unless it is a CONNECT or its target is on another host."""
-        if txn.request.method == "CONNECT":  # a tunnel to another server, not a request for the application
+        """Intercept the transaction, unless it is a CONNECT, its URL is on another host, or a plugin has intercepted it."""
+        self._take(txn)
+
+    def _take(self, txn: Transaction) -> None:
+        if txn.answered_by is not None or txn.request.method == "CONNECT":  # a tunnel to another server is not for the application
             return
-        if self._host is None or TargetURI.parse(txn.request.target).host == self._host:
+        if self._host is None or txn.request.url.host == self._host:
             txn.intercept(self._origin.serve)

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from trio_tsconnect.asgi._types import Scope
-from trio_tsconnect.message import Request, TargetURI, parse_authority, split_list
+from trio_tsconnect.message import URL, Request, parse_authority, split_list
 from trio_tsconnect.stream import ClientInfo
 
 ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -52,7 +52,7 @@ def _origin_form(target: str) -> str:
     if target.startswith("/"):
         return target
     try:
-        return TargetURI.parse(target).path
+        return URL.parse(target).target
     except ValueError:
         return target  # OPTIONS with the target "*"
 

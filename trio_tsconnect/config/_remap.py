@@ -23,7 +23,7 @@ from trio_tsconnect.config._checks import ConfigError, as_tuple, did_you_mean, e
 from trio_tsconnect.config._options import HttpConfig, OriginConfig
 from trio_tsconnect.config._played import check_origin, is_origin_scheme
 from trio_tsconnect.config._plugin_base import PluginBase
-from trio_tsconnect.message import DEFAULT_PORTS, TargetURI, parse_authority
+from trio_tsconnect.message import DEFAULT_PORTS, URL, parse_authority
 
 _HTTP_OVERRIDES = frozenset(
     {
@@ -115,7 +115,7 @@ class RemapRule:
     """Port; None matches any."""
     prefix: str = field(init=False, eq=False, repr=False)
     """Path prefix; starts with `/`."""
-    target: TargetURI = field(init=False, eq=False, repr=False)
+    target: URL = field(init=False, eq=False, repr=False)
     """`to` as a URI. For a Unix socket, and for an origin in this process, the host is `localhost`."""
     unix: str | None = field(init=False, eq=False, repr=False)
     """Path of the Unix socket to connect to; None if the origin is not a Unix socket."""
@@ -168,22 +168,22 @@ def _parse_from(text: object) -> tuple[str | None, str | None, int | None, str]:
     return known, host, DEFAULT_PORTS[known] if port is None else port, prefix
 
 
-def _parse_to(text: object) -> tuple[TargetURI, str | None]:
+def _parse_to(text: object) -> tuple[URL, str | None]:
     if not isinstance(text, str):
         raise ConfigError(f"must be {_TO_FORMS}, got {shown(text)}", key="to")
     scheme, colon, rest = text.partition(":")
     match scheme.lower():
         case ("http" | "https") as known if rest.startswith("//"):
             host, port, path = _parse_place(rest[2:], text, "to")
-            return TargetURI(scheme=known, host=host, port=DEFAULT_PORTS[known] if port is None else port, path=path), None
+            return URL(scheme=known, host=host, port=DEFAULT_PORTS[known] if port is None else port, path=path), None
         case "unix" if colon:
             socket, base, path = rest.partition(":/")
             if not socket.startswith("/") or "\0" in socket:
                 raise ConfigError(f'must be "unix:" and an absolute path, got {shown(text)}', key="to")
-            return TargetURI(scheme="http", host="localhost", port=80, path=_parse_path(base[1:] + path or "/", "to")), socket
+            return URL(scheme="http", host="localhost", port=80, path=_parse_path(base[1:] + path or "/", "to")), socket
         case known if colon and is_origin_scheme(known):
             check_origin(text)
-            return TargetURI(scheme="http", host="localhost", port=80, path="/"), None
+            return URL(scheme="http", host="localhost", port=80, path="/"), None
         case _:
             raise ConfigError(f"must be {_TO_FORMS}, got {shown(text)}", key="to")
 
@@ -219,7 +219,7 @@ class Match:
 
     rule: RemapRule
     """Rule that matches."""
-    target: TargetURI
+    target: URL
     """URI at the origin."""
 
 
@@ -261,13 +261,13 @@ class RemapTable:
     def __repr__(self) -> str:
         return f"<RemapTable: {len(self.rules)} rules>"
 
-    def match(self, uri: TargetURI) -> Match | None:
+    def match(self, uri: URL) -> Match | None:
         """Return the rule that matches a target URI, and the URI at the origin.
 
         Return None if no rule matches, if dot segments lead above the prefix of the rule, or if the path as an origin may interpret it
         (decoded, dot segments resolved, slashes merged) matches another rule: `/%61dmin` must not bypass a rule for `/admin`.
         """
-        path, question, query = uri.path.partition("?")
+        path = uri.path
         # `OPTIONS *` and CONNECT have no path: they match as `/` does, and keep their target.
         rule = self._find(uri, path if path.startswith("/") else "/")
         # Security: an origin that decodes or resolves the path must not reach what another rule, with its own access rules, covers.
@@ -275,7 +275,7 @@ class RemapTable:
             return None
         base = rule.target
         if not path.startswith("/"):
-            return Match(rule, attrs.evolve(base, path=uri.path))
+            return Match(rule, attrs.evolve(base, path=path, query=uri.query))
         rest = path[len(rule.prefix) :].removeprefix("" if rule.prefix.endswith("/") else "/")
         if len(path) == len(rule.prefix):
             new_path = base.path
@@ -283,9 +283,9 @@ class RemapTable:
             return None
         else:
             new_path = f"{base.path.removesuffix('/')}/{rest}"
-        return Match(rule, TargetURI(scheme=base.scheme, host=base.host, port=base.port, path=new_path + question + query))
+        return Match(rule, URL(scheme=base.scheme, host=base.host, port=base.port, path=new_path, query=uri.query))
 
-    def _find(self, uri: TargetURI, path: str) -> RemapRule | None:
+    def _find(self, uri: URL, path: str) -> RemapRule | None:
         scheme = _SCHEMES.get(uri.scheme, uri.scheme)
         for key in ((scheme, uri.host, uri.port), (None, uri.host, uri.port), (None, uri.host, None), (None, None, None)):
             bucket = self._buckets.get(key)

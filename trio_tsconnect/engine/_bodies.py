@@ -19,36 +19,25 @@ if TYPE_CHECKING:
 
 
 def next_request_piece(txn: EngineTransaction) -> bytes | bytearray | None:
-    """Return the next buffered piece of the request body for the origin, after the transforms.
+    """Return the next buffered piece of the request body for the origin, if it has no transforms.
 
     `b""` means the end, also in later calls. None means that more must be read from the client first. Does not wait. Raise
     `TransactionFailure` if the body is malformed or too large.
     """
+    if txn.request_body_sent:
+        return b""
     if txn.request_body is not None:  # a plugin has read it; a retry sends it again
-        if txn.request_body_sent:
-            return b""
         txn.request_body_sent = True
-        chain = txn.request_chain
-        if chain is None:
-            return txn.request_body
-        return (chain.feed(txn.request_body) if txn.request_body else b"") + chain.finish()
-    while True:
-        if txn.request_body_sent:
-            return b""
-        try:
-            piece = txn.session.http.body_piece()
-        except MessageError as exc:
-            raise TransactionFailure(exc) from None
-        if piece is None:
-            return None
-        if not piece:
-            txn.request_body_sent = True
-            return txn.request_chain.finish() if txn.request_chain is not None else b""
+        return txn.request_body
+    try:
+        piece = txn.session.http.body_piece()
+    except MessageError as exc:
+        raise TransactionFailure(exc) from None
+    if piece:
         count_request(txn, len(piece))
-        if txn.request_chain is None:
-            return piece
-        if changed := txn.request_chain.feed(piece):
-            return changed
+    elif piece is not None:
+        txn.request_body_sent = True
+    return piece
 
 
 def count_request(txn: EngineTransaction, size: int, limit: int | None = None) -> None:

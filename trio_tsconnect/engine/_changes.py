@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trio_tsconnect.config import HttpConfig, OriginConfig
 from trio_tsconnect.hooks import State
-from trio_tsconnect.message import BadRequest, Request, TargetURI, parse_authority, target_uri
+from trio_tsconnect.message import URL, BadRequest, Request, parse_authority, target_url
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._transaction import EngineTransaction
@@ -40,6 +40,8 @@ def check_changes(txn: EngineTransaction, target: str | None, status: int) -> No
 
 def _check_status(txn: EngineTransaction, before: int) -> None:
     status = txn.response.status
+    if txn.refused_by is not None and status < 300:
+        raise ValueError(f"{txn.refused_by} has refused this request: the status must be 300 or more, not {status}")
     if status != before and (before == 101 or not 200 <= status <= 599):
         raise ValueError(f"the status of this response must be {'101' if before == 101 else 'in 200..599'}, not {status}")
 
@@ -52,12 +54,12 @@ def _check_target(txn: EngineTransaction, request: Request) -> None:
     """
     if txn.uri is None:
         try:
-            target_uri(request, scheme=txn.client.scheme, default_authority="localhost")
+            target_url(request, scheme=txn.client.scheme, default_authority="localhost")
         except BadRequest as exc:
             if exc.cause == "bad_target":  # other errors (no Host, for example) are the client's
                 raise ValueError(exc.detail) from None
     elif txn.method != "CONNECT" and not (txn.state is State.SEND_REQUEST and request.target[0] in "/*"):
-        TargetURI.parse(request.target)
+        URL.parse(request.target)
 
 
 def _check_host(request: Request) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from trio_tsconnect.config import ProxyConfig, RemapRule, RemapTable
 from trio_tsconnect.engine._timer import Timer
-from trio_tsconnect.hooks import ConnectOptions, Hooks, Proxy
+from trio_tsconnect.hooks import ConnectOptions, Guard, Hooks, Proxy
 from trio_tsconnect.log import Log, LogRecord
 from trio_tsconnect.origin import Pool
 from trio_tsconnect.stream import HeadLimits, VirtualConnection
@@ -91,7 +91,14 @@ class Core:
         self.activity: Activity = Activity()
         self.draining: bool = False
         self.closed: bool = False
+        self._guarded = {id(rule) for rule in config.remap if rule.access or any(isinstance(plugin, Guard) for plugin in rule.plugins)}
+        self.guarded: bool = bool(self._guarded)
+        """True if some remap rule has access rules or guards of its own."""
         self._token = trio.lowlevel.current_trio_token()
+
+    def has_guards(self, rule: RemapRule) -> bool:
+        """Return True if `rule` has access rules or guards of its own."""
+        return id(rule) in self._guarded
 
     def hooks_of(self, rule: RemapRule) -> Hooks:
         """Return the hooks for transactions that match `rule`: the proxy's plugins, then the plugins of the rule."""

@@ -11,43 +11,35 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import trio
 
 from trio_tsconnect.engine._bodies import begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
-from trio_tsconnect.engine._hooks import blame_transform, fire
+from trio_tsconnect.engine._hooks import fire
 from trio_tsconnect.engine._prepare import add_ours, frame_for_client, frame_for_origin, prepare_request, settle_request
-from trio_tsconnect.engine._respond import finish_request, opens_a_stream, write_to_client
+from trio_tsconnect.engine._respond import finish_request, opens_a_stream, transforms_of, write_to_client
 from trio_tsconnect.engine._transaction import EngineTransaction
-from trio_tsconnect.engine._transforms import Transforms
+from trio_tsconnect.engine._transformed import Withheld, fill_response, relay_transformed, send_transformed
 from trio_tsconnect.engine._tunnel import tunnel
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
     CHUNKED_BODY,
     NO_BODY,
-    Body,
+    URL,
     Failure,
     Framing,
     MessageError,
     Response,
-    TargetURI,
     TransactionFailure,
     add_via,
     drop_claimed,
     drop_twins,
-    has_no_content,
     keep_alive,
     strip_hop_by_hop,
 )
 from trio_tsconnect.origin import OriginConnection
 from trio_tsconnect.stream import DRAIN_ABOVE, HTTP1Client, IncompleteMessage, holds_input
-
-_OF_THE_CONTENT = frozenset(
-    b"content-length content-encoding etag last-modified accept-ranges content-md5 digest content-digest repr-digest".split()
-)
-
 
 _PIECES_A_TURN = 4
 """Pieces of a request body that are queued before the next write, which is a checkpoint. A piece can consist of many small chunks."""
@@ -57,10 +49,15 @@ class Again(Exception):
     """Raised if a plugin has asked for another attempt (`Transaction.retry`)."""
 
 
+class Answered(Exception):
+    """Raised if a plugin has replaced the response of the origin (`Transaction.respond`)."""
+
+
 async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None:
     """Send the request on `connection` and forward the response. Return the connection to the pool if it can be reused.
 
-    Raise `Again` if a plugin asks for another attempt, `TransactionFailure` if the attempt fails, trio's errors if the client is gone.
+    Raise `Again` if a plugin asks for another attempt, `Answered` if one has replaced the response, `TransactionFailure` if the attempt
+    fails, trio's errors if the client is gone.
     """
     if not txn.prepared:
         prepare_request(txn)
@@ -68,6 +65,7 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
     txn.enter(State.SEND_REQUEST)
     if txn.hooks.send_request:
         await fire(txn, txn.hooks.send_request)
+        check_replaced(txn)
         settle_request(txn)
     if txn.config.underscores == "owned":  # after the hooks, so that the fields they have set count as owned
         deadline_header = txn.config.deadline_header
@@ -90,6 +88,7 @@ async def connect_tunnel(txn: EngineTransaction, connection: OriginConnection) -
     txn.response = Response(200, reason="Connection Established")
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
+    check_replaced(txn)
     await _begin_tunnel(txn, connection, txn.response)
 
 
@@ -102,7 +101,7 @@ async def _send_head(txn: EngineTransaction, http: HTTP1Client) -> bool:
         raise TransactionFailure(Failure.PLUGIN, "A plugin has read only a part of the request body.")
     body = frame_for_origin(txn)
     http.queue_request(txn.request, body, target=_line_target(txn))
-    moved = _queue_what_is_there(txn, http)
+    moved = _queue_what_is_there(txn, http) if txn.request_chain is None else _Moved.A_TURN
     txn.watch.arm(Failure.ORIGIN_INACTIVITY, txn.config.inactivity_timeout)
     try:
         await http.drain()
@@ -114,9 +113,9 @@ async def _send_head(txn: EngineTransaction, http: HTTP1Client) -> bool:
 def _line_target(txn: EngineTransaction) -> str:
     """Return the target for the request line: the path of the URI, or what a plugin has set instead."""
     if txn.uri is not None and txn.request.target == txn.origin_url:
-        return txn.uri.path
+        return txn.uri.target
     try:
-        return TargetURI.parse(txn.request.target).path  # a plugin has changed it in send_request
+        return URL.parse(txn.request.target).target  # a plugin has changed it in send_request
     except ValueError:
         return txn.request.target
 
@@ -153,7 +152,12 @@ async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
     client, timeout = txn.session.http, txn.config.inactivity_timeout
     watch = Watch(txn.core.timer)  # a separate one: the response side uses `txn.watch` at the same time
     with watch:
-        while True:
+        if txn.request_chain is not None:
+            try:
+                await send_transformed(txn, http, watch, txn.request_chain)
+            except (trio.BrokenResourceError, Withheld):
+                return
+        while txn.request_chain is None:
             moved = _queue_what_is_there(txn, http)
             if http.queued:
                 watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
@@ -219,13 +223,14 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
     add_ours(txn, response)
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
+    check_replaced(txn)
     response = txn.response
     if opens_a_stream(txn, response):
         raise TransactionFailure(
             Failure.ORIGIN_BAD_RESPONSE,
             "The origin answered a request to switch protocols with 2xx, not 101; an HTTP/2 client would take it for a 101.",
         )
-    transforms = _transforms_of(txn, response) if txn.response_transforms else None
+    transforms = transforms_of(txn, response) if txn.response_transforms else None
     if txn.expects_continue and not txn.expectation_met and not txn.request_bytes:
         # RFC 9110 §10.1.1: after a final response the client need not send the body. Its next bytes may be another request. The origin
         # would take that for the body or, worse, for a request, which no rule has checked.
@@ -235,18 +240,20 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
     txn.response_begun = True
     txn.close_delimited = body.framing is Framing.CLOSE
     txn.session.http.queue_response(response, body)
-    await _relay_body(txn, http, body, transforms)
+    silent = body.framing is Framing.NONE or (body.empty and not http.body.empty)
+    if transforms is not None and not silent:
+        await relay_transformed(txn, http, transforms)
+    else:
+        await _relay_body(txn, http, silent=silent)
     txn.response_complete = True
     if persists and http.reusable and not await holds_input(connection.stream) and txn.core.pool.release(connection, txn.origin_config):
         txn.origin = None
 
 
-def _transforms_of(txn: EngineTransaction, response: Response) -> Transforms | None:
-    if has_no_content(txn.method or "GET", response.status):
-        # RFC 9110 §8.6, §15.4.5: these fields would describe the content before the transforms.
-        response.headers.remove(_OF_THE_CONTENT)
-        return None
-    return None if response.status == 205 else Transforms(txn.response_transforms, partial(blame_transform, txn))
+def check_replaced(txn: EngineTransaction) -> None:
+    """Raise `Answered` if a plugin has replaced the response."""
+    if txn.answer is not None:
+        raise Answered
 
 
 async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Response, bool]:
@@ -268,13 +275,14 @@ async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Respons
             raise TransactionFailure(Failure.ORIGIN_CLOSED, "The origin closed the connection without a response.") from None
         txn.response = response
         status = txn.origin_status = response.status
-        persists = keep_alive(response.version, response.headers)
+        persists = txn.origin_persists = keep_alive(response.version, response.headers)
         if status != 101:  # before the hook: fields that plugins set here are for the client's connection
             strip_hop_by_hop(response.headers)
         txn.watch.disarm()
         await fire(txn, txn.hooks.read_response)
         if txn.retry_target is not None:
             raise Again
+        check_replaced(txn)
         if (status < 200 or txn.response.status < 200) and txn.response.status != status:
             raise TransactionFailure(Failure.PLUGIN, "A plugin changed the status of an interim response, or a final status to 1xx.")
         if status == 101 and not txn.session.http.body_complete:  # RFC 9110 §7.8: only after the whole request was read
@@ -309,10 +317,12 @@ async def _relay_interim(txn: EngineTransaction, response: Response) -> None:
     await client.drain()
 
 
-async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, transforms: Transforms | None) -> None:
-    """Forward the response body, with one write for each read. The head, which is queued already, goes out with the first."""
+async def _relay_body(txn: EngineTransaction, http: HTTP1Client, *, silent: bool) -> None:
+    """Forward the response body, with one write for each read. The head, which is queued already, goes out with the first.
+
+    `silent`: there is no body to forward.
+    """
     client, watch, timeout = txn.session.http, txn.watch, txn.config.inactivity_timeout
-    silent = body.framing is Framing.NONE or (body.empty and not http.body.empty)
     while not silent:
         try:
             piece = http.body_piece()
@@ -321,8 +331,6 @@ async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, tra
                 await write_to_client(txn)
             raise TransactionFailure(exc) from None
         at_end = piece == b""
-        if transforms is not None and piece is not None:
-            piece = transforms.finish() if at_end else transforms.feed(piece)
         if piece:
             txn.response_bytes += len(piece)
             client.queue_body(piece)
@@ -334,20 +342,10 @@ async def _relay_body(txn: EngineTransaction, http: HTTP1Client, body: Body, tra
             await write_to_client(txn)
         if piece is None:
             watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
-            await _fill(http)
+            await fill_response(http)
     client.queue_end(http.trailers and drop_claimed(http.trailers, txn.response.headers))
     await write_to_client(txn)
     watch.disarm()
-
-
-async def _fill(http: HTTP1Client) -> None:
-    """Read more of the response body. Raise `TransactionFailure` if it is cut off."""
-    try:
-        more = await http.fill()
-    except trio.BrokenResourceError:
-        raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin's connection broke within a response.") from None
-    if not more and http.body.framing is not Framing.CLOSE:
-        raise TransactionFailure(Failure.ORIGIN_TRUNCATED, "The origin closed the connection within a response.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------- the tunnel
@@ -363,6 +361,7 @@ async def _switch_protocols(txn: EngineTransaction, connection: OriginConnection
         add_via(response.headers, response.version, txn.config.via)
     txn.enter(State.SEND_RESPONSE)
     await fire(txn, txn.hooks.send_response)
+    check_replaced(txn)
     await _begin_tunnel(txn, connection, txn.response)
 
 

@@ -12,18 +12,21 @@ import trio
 
 from trio_tsconnect.engine._bodies import answer_expectation
 from trio_tsconnect.engine._children import end_children
-from trio_tsconnect.engine._exchange import Again, connect_tunnel, exchange
+from trio_tsconnect.engine._exchange import Again, Answered, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
 from trio_tsconnect.engine._record import make_record
+from trio_tsconnect.engine._release import drop_origin, leave_origin
 from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure, unsay
 from trio_tsconnect.engine._route import choose_origin, judge, remap
 from trio_tsconnect.engine._transaction import EngineTransaction
-from trio_tsconnect.hooks import State
+from trio_tsconnect.engine._watch import Watch
+from trio_tsconnect.hooks import State, is_guard
 from trio_tsconnect.message import (
     BadRequest,
     Failure,
     Framing,
     MessageError,
+    Request,
     TransactionFailure,
     check_expect,
     drop_underscored,
@@ -33,9 +36,10 @@ from trio_tsconnect.message import (
     retry_safe,
 )
 from trio_tsconnect.origin import Holder, Origin
-from trio_tsconnect.stream import IncompleteMessage
+from trio_tsconnect.stream import IncompleteMessage, own_authority
 
 logger = logging.getLogger("trio_tsconnect")
+_ATTEMPT = (State.ACQUIRE_ORIGIN, State.SEND_REQUEST, State.READ_RESPONSE)
 
 
 async def run_transaction(txn: EngineTransaction) -> None:
@@ -46,9 +50,7 @@ async def run_transaction(txn: EngineTransaction) -> None:
     """
     try:
         try:
-            with txn.watch:
-                await _transact(txn)
-            txn.watch.check()
+            await _attend(txn)
         except TransactionFailure as failure:
             _note_what_was_seen(txn)
             await send_failure(txn, failure)
@@ -76,10 +78,56 @@ async def run_transaction(txn: EngineTransaction) -> None:
         await _close(txn)
 
 
+async def _attend(txn: EngineTransaction) -> None:
+    """Run the transaction. Each attempt at an origin that fails is offered to the plugins, which may ask for another or answer.
+
+    A timeout ends the block of the watch, so what follows it needs a block of its own.
+    """
+    step = _transact
+    while True:
+        try:
+            with txn.watch:
+                await step(txn)
+            txn.watch.check()
+            return
+        except TransactionFailure as failed:
+            if not _may_recover(txn, failed):
+                raise
+            txn.offered, step = failed, _recover
+        txn.watch = Watch(txn.core.timer)
+        txn.set_bounds()
+
+
+def _may_recover(txn: EngineTransaction, failed: TransactionFailure) -> bool:
+    """Return True if the hook `origin_failed` is to run: the origin has failed, and no response was received."""
+    if not txn.hooks.origin_failed or failed is txn.offered or txn.method == "CONNECT":
+        return False
+    ours = failed.failure in (Failure.ORIGIN_BUSY, Failure.NO_DESCRIPTORS)
+    return txn.state in _ATTEMPT and (ours or outcome(failed.failure).by == "origin")
+
+
+async def _recover(txn: EngineTransaction) -> None:
+    """Run the hook `origin_failed`, then do what it asks for. Otherwise raise the failure again."""
+    failed = txn.offered
+    assert failed is not None
+    await drop_origin(txn)
+    txn.may_recover = True
+    try:
+        await fire(txn, txn.hooks.origin_failed)
+    finally:
+        txn.may_recover = False
+    if txn.retry_target is not None:
+        await _ask_origin(txn, _retry_at(txn))
+    elif txn.answered():
+        await send_answer(txn)
+    else:
+        raise failed
+
+
 def _note_what_was_seen(txn: EngineTransaction) -> None:
     """Take the request line from the buffer, for the log record of a request whose head was invalid or incomplete."""
     if txn.method is None:
-        txn.method, txn.url, txn.version = txn.session.http.seen_request_line()
+        txn.method, txn.seen_target, txn.version = txn.session.http.seen_request_line()
 
 
 async def _transact(txn: EngineTransaction) -> None:
@@ -96,30 +144,39 @@ async def _transact(txn: EngineTransaction) -> None:
 
     await _read_request(txn)
     await fire(txn, hooks.read_request)
-    if txn.answered():
-        await send_answer(txn)
-        return
-
-    txn.enter(State.REMAP)
-    if hooks.pre_remap:
-        await fire(txn, hooks.pre_remap)
-    if txn.answered():
-        await send_answer(txn)
-        return
+    if not txn.answered():
+        txn.enter(State.REMAP)
+        if hooks.pre_remap:
+            await fire(txn, hooks.pre_remap)
     judge(txn, txn.core.config.access)
-    if answer_here(txn):
+    if txn.answered():
+        await _judge_by_rule(txn)
+    elif answer_here(txn):
         await send_answer(txn, by="proxy")
         return
-    remap(txn)
-    if txn.rule is not None and txn.rule.config:
-        txn.set_bounds()
-    await fire(txn, txn.hooks.post_remap)
+    else:
+        remap(txn)
+        if txn.rule is not None and txn.rule.config:
+            txn.set_bounds()
+        await fire(txn, txn.hooks.post_remap)
     if txn.answered():
         await send_answer(txn)
         return
 
     await _check_expectations(txn)
-    await _ask_origin(txn)
+    await _ask_origin(txn, choose_origin(txn))
+
+
+async def _judge_by_rule(txn: EngineTransaction) -> None:
+    """Let the access rules and the guards of the matching remap rule judge a request that a plugin has answered before remap."""
+    core = txn.core
+    if not core.guarded or txn.url is None:
+        return
+    match = core.remap.match(txn.request.url)
+    if match is not None and core.has_guards(match.rule):
+        txn.rule, txn.hooks = match.rule, core.hooks_of(match.rule)
+        judge(txn, match.rule.access)
+        await fire(txn, tuple(method for method in txn.hooks.post_remap if is_guard(method)))
 
 
 async def _read_request(txn: EngineTransaction) -> None:
@@ -137,9 +194,19 @@ async def _read_request(txn: EngineTransaction) -> None:
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
     if txn.config.underscores == "drop":
         drop_underscored(request.headers)
+    request.sent_over(txn.client.scheme, _own_authority(txn, request))
     txn.request = request
-    txn.method, txn.url, txn.version = request.method, request.target, request.version
+    txn.method, txn.seen_target, txn.version = request.method, request.target, request.version
+    try:
+        txn.url = request.url
+    except BadRequest:
+        pass  # `remap` fails, after the hooks that Traffic Server runs for such a request
     txn.wants_keep_alive = keep_alive(request.version, request.headers)
+
+
+def _own_authority(txn: EngineTransaction, request: Request) -> str | None:
+    """Return the address that the client has connected to: an HTTP/1.0 request without a host is for it (RFC 9112 §3.3)."""
+    return own_authority(txn.session.stream) if request.version == "1.0" and not request.headers.get(b"host") else None
 
 
 async def _check_expectations(txn: EngineTransaction) -> None:
@@ -159,12 +226,11 @@ async def _check_expectations(txn: EngineTransaction) -> None:
         await answer_expectation(txn)
 
 
-async def _ask_origin(txn: EngineTransaction) -> None:
+async def _ask_origin(txn: EngineTransaction, origin: Origin) -> None:
     """Forward the request and the response. Try again if a reused connection was closed without a response, or if a plugin asks for it.
 
     The first needs a request that is safe to repeat (`retry_safe`) and is done `origin.retries` times at most.
     """
-    origin = choose_origin(txn)
     pool = txn.core.pool
     retryable = retry_safe(txn.request, body=txn.session.http.body)
     fresh = txn.method == "CONNECT"
@@ -172,13 +238,14 @@ async def _ask_origin(txn: EngineTransaction) -> None:
     await trio.lowlevel.checkpoint_if_cancelled()  # before the pool: an idle connection taken by a cancelled transaction would be closed
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
+        txn.attempts += 1
+        txn.origin_name = origin.name
         holder = _holder(txn) if txn.origin_config.max_connections is not None else ()
         connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn), holder=holder)
         txn.origin = connection
         if holder:
             connection.give_up = lambda: txn.watch.fire(Failure.CLIENT_STALLED)
         txn.origin_id, txn.origin_reused = connection.id, connection.reused
-        txn.attempts += 1
         try:
             await (connect_tunnel if txn.method == "CONNECT" else exchange)(txn, connection)
             return
@@ -190,6 +257,10 @@ async def _ask_origin(txn: EngineTransaction) -> None:
             fresh = True  # the other idle connections may be closed as well
         except Again:
             origin = _retry_at(txn)
+        except Answered:
+            await leave_origin(txn)
+            await send_answer(txn)
+            return
         await drop_origin(txn)
 
 
@@ -197,6 +268,8 @@ def _retry_at(txn: EngineTransaction) -> Origin:
     """Return the origin for the target that a plugin has passed to `retry`. Also set the request target and Host."""
     target, txn.retry_target = txn.retry_target, None
     assert target is not None
+    if txn.retry_elsewhere:
+        txn.intercept_origin = None
     txn.request.target = target
     origin = choose_origin(txn)
     if txn.uri is not None:
@@ -220,15 +293,8 @@ def _held_above(txn: EngineTransaction) -> bool:
     return False
 
 
-async def drop_origin(txn: EngineTransaction) -> None:
-    """Close the origin connection that the transaction holds, if there is one."""
-    if (connection := txn.origin) is not None:
-        txn.origin = None
-        await txn.core.pool.discard(connection)
-
-
 async def _close(txn: EngineTransaction) -> None:
-    """End the children, close the origin connection, write the log record, run `transaction_close`."""
+    """End the children, close the origin connection, run `transaction_close`, write the log record."""
     txn.children_refused = True  # first: `end_children` does not see children that are opened later
     try:
         if txn.children:
@@ -240,8 +306,11 @@ async def _close(txn: EngineTransaction) -> None:
             txn.enter(State.RELEASE)
         if txn.status is not None and not txn.session.http.head_sent:
             unsay(txn)  # the head was not written whole: the record must not show a status
-        if txn.core.logs:
-            txn.core.log.write(make_record(txn))
-        txn.enter(State.CLOSED)
-        if txn.hooks.transaction_close:
-            await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)
+        txn.end("proxy", "complete")
+        try:
+            if txn.hooks.transaction_close:
+                await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)
+        finally:
+            if txn.core.logs:
+                txn.core.log.write(make_record(txn))
+            txn.enter(State.CLOSED)

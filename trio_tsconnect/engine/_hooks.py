@@ -9,8 +9,8 @@ import trio
 
 from trio_tsconnect._contain import describe, sort_out
 from trio_tsconnect.engine._changes import check_changes
-from trio_tsconnect.hooks import HookMethod, plugin_name
-from trio_tsconnect.message import Failure, TransactionFailure
+from trio_tsconnect.hooks import HookMethod, State, Transaction, is_guard, plugin_name
+from trio_tsconnect.message import BadRequest, Failure, TransactionFailure
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._session import EngineSession
@@ -20,13 +20,15 @@ logger = logging.getLogger("trio_tsconnect")
 
 
 async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
-    """Run the hooks of one kind, one after another.
+    """Run the hooks of one kind, one after another. Once a plugin has answered, only the hooks that `_is_asked` tells are run.
 
     Raise `TransactionFailure` if a hook raises, or leaves an invalid change. Later hooks are not run then. A cancellation in effect and a
     Ctrl-C are raised again; anything else, such as SystemExit, is a failure of the plugin.
     """
     for method in methods:
-        txn.plugin_name = plugin_name(method)
+        if txn.answer is not None and not _is_asked(txn, method):
+            continue
+        txn.plugin_name, txn.guarding = plugin_name(method), is_guard(method)
         request, response = txn._request, txn._response
         target = None if request is None else request.target
         status = 0 if response is None else response.status
@@ -40,7 +42,7 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
             raise
         except BaseException as exc:
             failure, passing = sort_out(exc)
-            failed = None if failure is None else _only_of_the_engine(failure) or blame(txn, method, failure)
+            failed = None if failure is None else _not_the_plugins(txn, failure) or blame(txn, method, failure)
             if passing is not None:
                 raise passing from None
             assert failed is not None
@@ -51,10 +53,21 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
             txn.plugin_name = ""
 
 
-def _only_of_the_engine(failure: BaseException) -> TransactionFailure | None:
-    """Return the failure that the engine has raised within a nursery of the hook (in `read_request_body`, for example), if that is all."""
+def _is_asked(txn: EngineTransaction, method: HookMethod) -> bool:
+    """Return True if a hook runs although a plugin has called `respond`: its own, that of a guard, or one for the response."""
+    if txn.state is not State.READ_REQUEST and txn.state is not State.REMAP:
+        return True
+    return plugin_name(method) == txn.answered_by or (is_guard(method) and txn.refused_by is None)
+
+
+def _not_the_plugins(txn: EngineTransaction, failure: BaseException) -> TransactionFailure | None:
+    """Return the failure to raise if the plugin is not to blame: if the engine has raised it (in `read_request_body`, for example), also
+    within a nursery of the hook, or if the hook has read `request.url` of a request that has no valid URL.
+    """
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
+    if isinstance(failure, BadRequest) and txn.url is None:
+        return TransactionFailure(failure)
     return failure if isinstance(failure, TransactionFailure) else None
 
 
@@ -82,19 +95,28 @@ def _blame(txn: EngineTransaction, name: str, hook: str, exc: BaseException) -> 
 async def fire_closing(subject: EngineSession | EngineTransaction, methods: tuple[HookMethod, ...], seconds: float) -> None:
     """Run the closing hooks of a session or transaction, shielded from cancellation, for `seconds` in total at most.
 
-    What they raise is logged, and the next hook runs.
+    What they raise is logged, also in the record of a transaction, and the next hook runs.
     """
     if not methods:
         return
+    txn = subject if isinstance(subject, Transaction) else None
     with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
         for method in methods:
+            if txn is not None:
+                txn.plugin_name = plugin_name(method)
             try:
                 await method(subject)
             except BaseException as exc:
                 failure, passing = sort_out(exc)
-                if failure is not None:
+                if failure is not None and txn is not None:
+                    blame(txn, method, failure)
+                elif failure is not None:
                     logger.error("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"), exc_info=failure)
                 if passing is not None:
                     raise passing from None
+    if txn is not None:
+        if scope.cancel_called and txn.plugin_name:
+            txn.plugin_log.setdefault(txn.plugin_name, {})["cut_short"] = "transaction_close"
+        txn.plugin_name = ""
     if scope.cancelled_caught:
         logger.error("closing hooks of %r were cancelled: they took longer than %g s", subject, seconds)

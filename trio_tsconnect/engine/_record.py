@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trio_tsconnect.engine._transaction import EngineTransaction
-from trio_tsconnect.log import Ended, LogRecord
+from trio_tsconnect.log import LogRecord
 
 
 def make_record(txn: EngineTransaction) -> LogRecord:
@@ -13,6 +13,7 @@ def make_record(txn: EngineTransaction) -> LogRecord:
     protocol = client.protocol
     if protocol == "http/1.1" and txn.version == "1.0":
         protocol = "http/1.0"
+    assert txn.ended is not None
     return LogRecord(
         time=txn.wall_time,
         session=session.number,
@@ -29,7 +30,7 @@ def make_record(txn: EngineTransaction) -> LogRecord:
         id=session.id,
         internal=session.internal,
         method=txn.method,
-        url=txn.url,
+        url=str(txn.url) if txn.url is not None else txn.seen_target,
         origin_url=txn.origin_url,
         remap_rule=txn.rule.from_ if txn.rule else None,
         status=txn.status,
@@ -40,7 +41,7 @@ def make_record(txn: EngineTransaction) -> LogRecord:
         origin_reused=txn.origin_reused,
         attempts=txn.attempts,
         milestones=dict(txn.milestones),  # a copy: the state CLOSED is entered after the record is written
-        ended=txn.ended or Ended("proxy", "complete", txn.state.milestone),
+        ended=txn.ended,
         plugin=dict(txn.plugin_log),
         deadline_left=txn.deadline_left and dict(txn.deadline_left),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import trio
 
-from trio_tsconnect.engine._hooks import fire
+from trio_tsconnect.engine._hooks import blame_transform, fire
 from trio_tsconnect.engine._prepare import add_date, frame_for_client
+from trio_tsconnect.engine._release import drop_origin
 from trio_tsconnect.engine._transaction import EngineTransaction
+from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.engine._watch import Pace
 from trio_tsconnect.hooks import State
 from trio_tsconnect.message import (
@@ -27,24 +30,44 @@ from trio_tsconnect.message import (
     max_forwards,
     outcome,
 )
-from trio_tsconnect.stream import DRAIN_ABOVE, IncompleteMessage, request_to_bytes, reset
+from trio_tsconnect.stream import DRAIN_ABOVE, IncompleteMessage, ResponseSource, VirtualConnection, request_to_bytes, reset
 
 # RFC 9110 §9.3.8: the response to TRACE must not contain credentials or cookies.
 _SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 
 
+_OF_THE_CONTENT = frozenset(
+    b"content-length content-encoding etag last-modified accept-ranges content-md5 digest content-digest repr-digest".split()
+)
+
+
 async def send_answer(txn: EngineTransaction, *, by: str = "plugin") -> None:
     """Send the response that a plugin or the proxy has made (`txn.response`, `txn.answer`). `by` is logged as the author."""
-    txn.enter(State.SEND_RESPONSE)
-    if txn.hooks.send_response:
-        await fire(txn, txn.hooks.send_response)
+    if txn.state is not State.SEND_RESPONSE:  # otherwise a hook of this state has made the response
+        txn.enter(State.SEND_RESPONSE)
+        if txn.hooks.send_response:
+            await _fire_for(txn)
     if opens_a_stream(txn, txn.response):
         raise TransactionFailure(
             Failure.PLUGIN, "A plugin answered a request to switch protocols with 2xx, not 101; an HTTP/2 client would take it for a 101."
         )
+    if txn.answer and txn.response_transforms and (transforms := transforms_of(txn, txn.response)) is not None:
+        txn.answer = await transforms.whole(txn.answer)
+    _tell_source(txn, "proxy" if by == "proxy" else "plugin", None)
     await _send(txn, txn.response, txn.answer or b"")
     txn.end(by, "responded")
+
+
+async def _fire_for(txn: EngineTransaction) -> None:
+    """Run the hooks of `send_response` for an answer. A refusal is sent as it was made if one of them fails."""
+    refusal = (txn.response.copy(), txn.answer) if txn.refused_by is not None else None
+    try:
+        await fire(txn, txn.hooks.send_response)
+    except TransactionFailure:
+        if refusal is None:
+            raise
+        txn.response, txn.answer = refusal
 
 
 def opens_a_stream(txn: EngineTransaction, response: Response) -> bool:
@@ -88,11 +111,12 @@ async def send_failure(txn: EngineTransaction, failed: TransactionFailure) -> No
         return
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
+    txn.answer = txn.replaced = None  # an answer that was not sent
+    if failed.failure in (Failure.ACCESS_DENIED, Failure.CONNECT_DENIED):
+        txn.refused_by = "an access rule"
     if txn.response_begun and txn.session.http.take_back():  # the head was queued but not written: an error response can replace it
         unsay(txn)
-    if (connection := txn.origin) is not None:
-        txn.origin = None
-        await txn.core.pool.discard(connection)
+    await drop_origin(txn)
     if result.status is None or txn.response_begun:
         txn.keep_alive = False
         if result.status is None:
@@ -136,17 +160,27 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
     with trio.move_on_at(latest) as hooks_scope:
         try:
             await fire(txn, txn.hooks.send_response)
+            if txn.answer is not None:
+                page = txn.answer
         except TransactionFailure:
-            txn.response = Response(500, [("Content-Type", "text/plain; charset=utf-8")])
-            page = error_page(500, "A plugin failed.")[0]
+            if txn.refused_by is None:
+                response, page = Response(500, [("Content-Type", "text/plain; charset=utf-8")]), error_page(500, "A plugin failed.")[0]
+            txn.response = response
     if hooks_scope.cancel_called:  # not `cancelled_caught`: a hook may swallow the cancellation
         txn.response = response
         latest += txn.config.error_timeout
+    _tell_source(txn, "proxy" if txn.replaced is None else "plugin", txn.ended.why if txn.ended else None)
     with trio.move_on_at(latest) as scope:
         await _send(txn, txn.response, page)
     if scope.cancelled_caught and not txn.response_complete:
         txn.session.broken = True  # the client does not read: close without lingering
         cut_short(txn)
+
+
+def _tell_source(txn: EngineTransaction, source: ResponseSource, cause: str | None) -> None:
+    """Tell the opener of a virtual connection who has made the response, for `fetch`."""
+    if isinstance(txn.session.stream, VirtualConnection):
+        txn.session.stream.tell_source(source, cause)
 
 
 async def _send(txn: EngineTransaction, response: Response, content: bytes) -> None:
@@ -175,6 +209,15 @@ async def _send(txn: EngineTransaction, response: Response, content: bytes) -> N
     txn.response_complete = True
     if txn.keep_alive:
         await finish_request(txn)
+
+
+def transforms_of(txn: EngineTransaction, response: Response) -> Transforms | None:
+    """Return the chain of transforms for the body of `response`; None if it has no body. Then the fields that describe one are removed."""
+    if has_no_content(txn.method or "GET", response.status):
+        # RFC 9110 §8.6, §15.4.5: these fields would describe the content before the transforms.
+        response.headers.remove(_OF_THE_CONTENT)
+        return None
+    return None if response.status == 205 else Transforms(txn.response_transforms, partial(blame_transform, txn))
 
 
 async def write_to_client(txn: EngineTransaction) -> None:

@@ -6,9 +6,8 @@ import attrs
 
 from trio_tsconnect.config import AccessRule, check_access
 from trio_tsconnect.engine._transaction import EngineTransaction
-from trio_tsconnect.message import BadRequest, Failure, TargetURI, TransactionFailure, target_uri, via_names
+from trio_tsconnect.message import URL, BadRequest, Failure, TransactionFailure, via_names
 from trio_tsconnect.origin import TLS, Origin, TCPOrigin, UnixOrigin
-from trio_tsconnect.stream import own_authority
 
 _TRANSPORT = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -19,15 +18,14 @@ def remap(txn: EngineTransaction) -> None:
     Raise `TransactionFailure` if the target is invalid or not allowed, if no rule matches, or if the request has looped.
     """
     core, request = txn.core, txn.request
-    # RFC 9112 §3.3: an HTTP/1.0 request without a host is for the address that the client has connected to.
-    default = own_authority(txn.session.stream) if request.version == "1.0" and not request.headers.get(b"host") else None
     try:
-        uri = target_uri(request, scheme=txn.client.scheme, default_authority=default)
+        uri = request.url
     except BadRequest as exc:
         raise TransactionFailure(exc) from None
-    if default is not None and b"host" in request.headers:
+    host = request.headers.get(b"host")
+    nameless = not host and request.version == "1.0"  # RFC 9112 §3.3: the request is for the address that the client has connected to
+    if nameless and host is not None:
         del request.headers[b"Host"]  # it is empty
-    txn.url = str(uri)
     if uri.scheme in ("https", "wss") and not _may_ask_for_https(txn):
         # RFC 9110 §7.4: otherwise a cleartext client could reach rules and origins that rely on TLS.
         raise TransactionFailure(
@@ -52,13 +50,14 @@ def remap(txn: EngineTransaction) -> None:
             _check_loop(txn)  # again: the rule may have its own name for Via
         else:
             txn.origin_config = rule.origin_config(txn.origin_config)
-    elif txn.session.target is None and txn.intercept_origin is None and default is not None and request.target[0] in "/*":
+    elif txn.session.target is None and txn.intercept_origin is None and nameless and request.target[0] in "/*":
         raise TransactionFailure(BadRequest("no_host", "The request names no host, and no remap rule matches the proxy's address."))
     elif txn.session.target is None and txn.intercept_origin is None and txn.config.remap_required:
         raise TransactionFailure(Failure.NO_REMAP_RULE, f"No remap rule matches {uri.authority}{uri.path}.")
     else:
         txn.uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
     request.target = txn.origin_url = str(txn.uri)
+    request.sent_over(txn.uri.scheme)
 
 
 def _may_ask_for_https(txn: EngineTransaction) -> bool:
@@ -94,7 +93,7 @@ def choose_origin(txn: EngineTransaction) -> Origin:
     rule, uri = txn.rule, txn.uri
     if uri is None or target != txn.origin_url:
         try:
-            uri = TargetURI.parse(target)
+            uri = URL.parse(target)
         except ValueError as exc:
             raise TransactionFailure(Failure.INTERNAL, f"A plugin has set an invalid request target: {exc}.") from None
         uri = attrs.evolve(uri, scheme=_TRANSPORT[uri.scheme])
@@ -118,7 +117,7 @@ def choose_origin(txn: EngineTransaction) -> Origin:
     return TCPOrigin(uri.host, uri.port, tls)
 
 
-def _server_name(txn: EngineTransaction, uri: TargetURI, *, preserve: bool) -> str:
+def _server_name(txn: EngineTransaction, uri: URL, *, preserve: bool) -> str:
     """Return the TLS server name: the host of the URI, or the Host field without its port if the rule preserves it."""
     if preserve and (host := txn.request.headers.get("host")):
         return host.rpartition(":")[0] or host if not host.endswith("]") else host

@@ -14,9 +14,9 @@ from trio_tsconnect.config import HttpConfig, OriginConfig, RemapRule
 from trio_tsconnect.engine._core import Core
 from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.engine._watch import Pace, Watch
-from trio_tsconnect.hooks import TRANSITIONS, Hooks, InvalidState, Proxy, State, Transaction, Transform
+from trio_tsconnect.hooks import TRANSITIONS, AnyTransform, Hooks, InvalidState, OriginFailure, Proxy, State, Transaction
 from trio_tsconnect.log import Ended
-from trio_tsconnect.message import Failure, Request, Response, TargetURI
+from trio_tsconnect.message import URL, Failure, Request, Response, TransactionFailure, is_idempotent, outcome
 from trio_tsconnect.origin import InterceptOrigin, OriginConnection
 from trio_tsconnect.stream import ClientInfo
 
@@ -36,11 +36,23 @@ class EngineTransaction(Transaction):
     # Initial values. As class attributes they cost a transaction nothing until they are assigned.
     answer: bytes | None = None
     """Body of a response that a plugin or the proxy has made; None if the origin is to be asked."""
+    answered_by: str | None = None
+    """Name of the plugin that has answered the request before an origin was asked."""
+    replaced: tuple[State, str] | None = None
+    """The plugin that has replaced the response, and whether it did so while the origin was asked or before the response is sent."""
+    refused_by: str | None = None
+    """Who has refused the request: a guard, or an access rule."""
+    origin_persists: bool = False
+    """True if the origin keeps its connection open after the response."""
+    offered: TransactionFailure | None = None
+    """The failure of the last attempt that was offered to plugins (`origin_failed`)."""
+    may_recover: bool = False
+    """True while the hook `origin_failed` runs."""
     intercept_origin: InterceptOrigin | None = None
     """The plugin that acts as the origin, if there is one."""
-    request_transforms: tuple[tuple[str, Transform], ...] = ()
+    request_transforms: tuple[tuple[str, AnyTransform], ...] = ()
     """(plugin name, transform) for the request body, in order."""
-    response_transforms: tuple[tuple[str, Transform], ...] = ()
+    response_transforms: tuple[tuple[str, AnyTransform], ...] = ()
     """(plugin name, transform) for the response body, in order."""
     request_chain: Transforms | None = None
     """The request transforms of the current attempt."""
@@ -54,6 +66,12 @@ class EngineTransaction(Transaction):
     """The parts that a plugin has read so far."""
     retry_target: str | None = None
     """Target of the attempt that a plugin has asked for; None if none has."""
+    retry_elsewhere: bool = False
+    """True if the plugin has given that target."""
+    uri: URL | None = None
+    """URL at the origin; None before remap."""
+    seen_target: str | None = None
+    """The target as received; for the log, if there is no valid URL."""
     retries: int = 0
     """Attempts that plugins have asked for."""
     reconnects: int = 0
@@ -72,6 +90,8 @@ class EngineTransaction(Transaction):
     """Protocols that the client offers to switch to; None if it offers none that is forwarded."""
     plugin_name: str = ""
     """Name of the plugin whose hook runs now."""
+    guarding: bool = False
+    """True if that plugin is a `Guard`."""
     expects_continue: bool = False
     """True if the request that is forwarded has `Expect: 100-continue`."""
     expectation_met: bool = False
@@ -97,7 +117,9 @@ class EngineTransaction(Transaction):
     origin_reused: bool | None = None
     """True if that connection had served a request before."""
     origin_url: str | None = None
-    """The target URI after remapping."""
+    """The URL after remapping, as text."""
+    origin_name: str = ""
+    """The origin that was asked last, for `OriginFailure`."""
     status: int | None = None
     """Status of the response to the client; None if none was begun."""
     version: str = "1.1"
@@ -128,10 +150,9 @@ class EngineTransaction(Transaction):
         self.milestones: dict[str, float] = {}
         self.parent = parent = session.parent
         self.depth: int = parent.depth + 1 if parent else 0
-        self.uri: TargetURI | None = None
         self.rule: RemapRule | None = None
         self.method: str | None = None
-        self.url: str | None = None
+        self.url: URL | None = None
         self.origin_status: int | None = None
         self.attempts: int = 0
         self.ended: Ended | None = None
@@ -164,6 +185,11 @@ class EngineTransaction(Transaction):
     @property
     def has_request(self) -> bool:
         return self._request is not None
+
+    @property
+    def has_route(self) -> bool:
+        url = self.request.url
+        return self.session.target is not None or not self.config.remap_required or self.core.remap.match(url) is not None
 
     @property
     def response(self) -> Response:
@@ -201,6 +227,17 @@ class EngineTransaction(Transaction):
         return self.session.internal
 
     @property
+    def failure(self) -> OriginFailure:
+        if self.offered is None or not self.may_recover:
+            raise InvalidState(f"failure is there only in origin_failed, not in state {self.state.milestone}")
+        return OriginFailure(
+            cause=outcome(self.offered.failure).why,
+            origin=self.origin_name,
+            attempt=self.attempts,
+            repeatable=self.can_repeat and (is_idempotent(self.request.method) or self.state is State.ACQUIRE_ORIGIN),
+        )
+
+    @property
     def log(self) -> dict[str, Any]:
         return self.plugin_log.setdefault(self.plugin_name or "-", {})
 
@@ -209,6 +246,16 @@ class EngineTransaction(Transaction):
     def answered(self) -> bool:
         """Return True if a plugin has called `respond`."""
         return self.answer is not None
+
+    @property
+    def can_repeat(self) -> bool:
+        """True if the request can be sent again: nothing was sent to the client, and the request body is there from its beginning."""
+        if self.interim_sent:
+            return False
+        if self.session.http.body.empty:
+            return True
+        # A chain of transforms has a state: it cannot begin anew. It is made when the request is sent.
+        return self.request_chain is None and (self.request_body is not None or not self.request_bytes)
 
     @property
     def may_watch_input(self) -> bool:
@@ -252,5 +299,5 @@ class EngineTransaction(Transaction):
             self.ended = Ended(by, why, self.state.milestone)
 
     def __repr__(self) -> str:
-        what = f"{self.method} {self.url}" if self.method else "no request yet"
+        what = f"{self.method} {self.url or self.seen_target}" if self.method else "no request yet"
         return f"<Transaction {self.number} {what} ({self.state.milestone})>"

@@ -43,7 +43,7 @@ def _node(session: EngineSession, below: dict[int, list[EngineSession]]) -> Tree
         session=session.number,
         state=txn.state.milestone,
         method=txn.method,
-        url=txn.url,
+        url=str(txn.url) if txn.url is not None else txn.seen_target,
         client=session.client.host,
         tag=session.tag,
         id=session.id,

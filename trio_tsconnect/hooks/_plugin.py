@@ -1,4 +1,4 @@
-"""`Plugin`, with ten hooks in the life of a transaction and a background task.
+"""`Plugin`, with eleven hooks in the life of a transaction and a background task.
 
 Invariant: a hook that no plugin overrides costs nothing at runtime. `Hooks` is built once for a set of plugins. For each hook it has the
 bound methods of the plugins that override it, which is an empty tuple if none does.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from trio_tsconnect._util import public
 from trio_tsconnect.config import PluginBase
@@ -28,10 +28,11 @@ HOOKS: Final = {
     "post_remap": "TS_HTTP_POST_REMAP_HOOK",
     "send_request": "TS_HTTP_SEND_REQUEST_HDR_HOOK",
     "read_response": "TS_HTTP_READ_RESPONSE_HDR_HOOK",
+    "origin_failed": "",
     "send_response": "TS_HTTP_SEND_RESPONSE_HDR_HOOK",
     "transaction_close": "TS_HTTP_TXN_CLOSE_HOOK",
 }
-"""Every hook, with its name in Traffic Server. The order has no meaning."""
+"""Every hook, with its name in Traffic Server; empty if that has no such hook. The order has no meaning."""
 
 
 @public("trio_tsconnect")
@@ -48,12 +49,15 @@ class Plugin(PluginBase):
     likely a misspelt hook. A hook that is not an async method raises `TypeError` too.
     """
 
+    _COROUTINES: ClassVar[frozenset[str]] = frozenset({"run"})
+    """Coroutine methods that are no hooks."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, value in vars(cls).items():
             if name.startswith("_"):
                 continue
-            if inspect.iscoroutinefunction(value) and name not in HOOKS and name != "run":
+            if inspect.iscoroutinefunction(value) and name not in HOOKS and name not in cls._COROUTINES:
                 raise TypeError(f"{cls.__qualname__}.{name} is not a hook; the hooks are {', '.join(HOOKS)} (others: start with _)")
             if name in HOOKS and not inspect.iscoroutinefunction(value):
                 raise TypeError(f"{cls.__qualname__}.{name} is a hook and must be an async method")
@@ -84,7 +88,7 @@ class Plugin(PluginBase):
         """
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Runs after remapping: `txn.request.target` is the URI at the origin. The last hook in which `respond` and `intercept` are legal.
+        """Runs after remapping: `txn.request.url` is the URL at the origin. The last hook in which `intercept` is legal.
 
         Source: TS_HTTP_POST_REMAP_HOOK.
         """
@@ -102,6 +106,13 @@ class Plugin(PluginBase):
         Source: TS_HTTP_READ_RESPONSE_HDR_HOOK.
         """
 
+    async def origin_failed(self, txn: Transaction) -> None:
+        """Runs after an attempt at an origin failed before a response head was received. `txn.failure` says how.
+
+        `txn.retry(...)` makes another attempt, `txn.respond(...)` answers. Otherwise the client gets the error response. Not run when the
+        proxy repeats the attempt by itself (`origin.retries`), and not for CONNECT.
+        """
+
     async def send_response(self, txn: Transaction) -> None:
         """Runs before `txn.response` is sent: the final response of the origin, the answer of a plugin, or an error.
 
@@ -109,9 +120,9 @@ class Plugin(PluginBase):
         """
 
     async def transaction_close(self, txn: Transaction) -> None:
-        """Runs after the transaction has ended and was logged. Shielded from cancellation, for at most `http.close_timeout` seconds.
+        """Runs after the transaction has ended, before its record is logged: what it adds to `txn.log` is in the record.
 
-        Source: TS_HTTP_TXN_CLOSE_HOOK.
+        Shielded from cancellation, for at most `http.close_timeout` seconds. Source: TS_HTTP_TXN_CLOSE_HOOK.
         """
 
 
@@ -132,6 +143,7 @@ class Hooks:
     post_remap: tuple[HookMethod, ...]
     send_request: tuple[HookMethod, ...]
     read_response: tuple[HookMethod, ...]
+    origin_failed: tuple[HookMethod, ...]
     send_response: tuple[HookMethod, ...]
     transaction_close: tuple[HookMethod, ...]
 

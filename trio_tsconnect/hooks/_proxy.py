@@ -12,9 +12,10 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.config import PluginBase, ProxyConfig
 from trio_tsconnect.hooks._connect import ConnectOptions
+from trio_tsconnect.hooks._fetch import as_request, connect_options
 from trio_tsconnect.hooks._session import Session
 from trio_tsconnect.hooks._tree import TreeNode
-from trio_tsconnect.message import Request
+from trio_tsconnect.message import URL, Request
 from trio_tsconnect.stream import ClientInfo, FetchedResponse, VirtualConnection, fetch
 
 
@@ -81,14 +82,25 @@ class Proxy(abc.ABC):
         """
 
     def fetch(
-        self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None
+        self,
+        request: Request | URL | str,
+        *,
+        body: bytes | AsyncIterable[bytes] = b"",
+        options: ConnectOptions | None = None,
+        direct: bool = False,
+        raise_failures: bool = True,
     ) -> AbstractAsyncContextManager[FetchedResponse]:
         """Send a request over a new virtual connection: `async with proxy.fetch(request) as response`, then read `response.body`.
 
-        `body` is sent while the response is read. Leaving the block closes the connection, which cancels a transaction still in progress.
-        Raises `ConnectRefused`, or `FetchError` if no complete response is received.
+        A URL, or text with an absolute URL, is a GET. `body` is sent while the response is read. `direct` permits the host of the URL as
+        the origin if no remap rule matches, as `ConnectOptions.target` does. Leaving the block closes the connection, which cancels a
+        transaction still in progress. Raises `ConnectRefused`, or `FetchError` if no complete response is received, or if the proxy itself
+        answers with an error: its `cause` is that of the log. With `raise_failures=False` such an answer is returned like any other;
+        `response.source` and `response.cause` tell it from an origin's.
         """
-        return fetch(lambda: self.connect(options), request, body)
+        request = as_request(request)
+        where = connect_options(options, request, direct=direct)
+        return fetch(lambda: self.connect(where), request, body, raise_failures=raise_failures)
 
     @abc.abstractmethod
     def front_end(

@@ -30,4 +30,4 @@ class Session:
     target: tuple[str, int] | None
     """Origin (host, port) given by the opener; None for network clients."""
     data: dict[Any, Any]
-    """Storage for plugins, kept until the session ends. Plugins must use distinct keys."""
+    """Storage for plugins, kept until the session ends. `DataKey` gives typed entries; other keys must be distinct."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -12,11 +12,13 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.config import HttpConfig, OriginConfig, RemapRule
 from trio_tsconnect.hooks._connect import ConnectOptions
+from trio_tsconnect.hooks._errors import OriginFailure
+from trio_tsconnect.hooks._fetch import as_request, connect_options
 from trio_tsconnect.hooks._proxy import Proxy
 from trio_tsconnect.hooks._session import Session
 from trio_tsconnect.hooks._states import State
 from trio_tsconnect.log import Ended
-from trio_tsconnect.message import HeadersInput, Request, Response, TargetURI
+from trio_tsconnect.message import URL, HeadersInput, Request, Response
 from trio_tsconnect.stream import ClientInfo, FetchedResponse, VirtualConnection, fetch
 
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
@@ -27,21 +29,25 @@ Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 class Transform(Protocol):
     """Changes a body while it is streamed."""
 
-    def feed(self, data: bytes) -> bytes:
-        """Accept a piece of the body. Return the output that is ready, possibly empty."""
+    def feed(self, data: bytes) -> bytes | Awaitable[bytes]:
+        """Accept a piece of the body. Return the output that is ready, possibly empty. May be a coroutine method."""
         ...
 
-    def finish(self) -> bytes:
-        """Return the rest of the output. Called once, at the end of the body."""
+    def finish(self) -> bytes | Awaitable[bytes]:
+        """Return the rest of the output. Called once, at the end of the body. May be a coroutine method."""
         ...
+
+
+AnyTransform = Transform | Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+"""A `Transform`, or an async generator function that reads the pieces of the body and yields those of the new one."""
 
 
 @public("trio_tsconnect")
 class Transaction(abc.ABC):
     """One request and its response. Created by the engine and passed to hooks.
 
-    `request` changes in place: in `read_request` it is what the client sent, from `post_remap` on its target is the URI at the origin, and
-    in `send_request` it is what will be sent. `response` changes in the same way. Changes by plugins are validated when they are made.
+    `request` changes in place: in `read_request` it is what the client sent, from `post_remap` on its `url` is the URL at the origin, and in
+    `send_request` it is what will be sent. `response` changes in the same way. Changes by plugins are validated when they are made.
     """
 
     # The engine sets the attributes that are only annotated here. They are not properties, to save the engine a call per access.
@@ -62,14 +68,14 @@ class Transaction(abc.ABC):
     """Transaction that opened the connection of this one; None for a root."""
     depth: int
     """Number of ancestors; 0 for a root."""
-    uri: TargetURI | None
-    """URI at the origin; None before `post_remap`."""
     rule: RemapRule | None
     """Remap rule that matched; None if there is none."""
     method: str | None
     """Method as received; None until it is known."""
-    url: str | None
-    """Absolute request URI before remapping. Until `pre_remap` is over, the target as received in the request line."""
+    url: URL | None
+    """URL that the client asks for. Later changes of `request.url` do not change it. None if there is no valid one."""
+    answered_by: str | None
+    """Name of the plugin that has answered with `respond` or `intercept` before an origin was asked; None if none has."""
     origin_status: int | None
     """Status of the last response of the origin; None if there was none."""
     attempts: int
@@ -77,7 +83,7 @@ class Transaction(abc.ABC):
     ended: Ended | None
     """How the transaction ended; None while it is in progress."""
     data: dict[Any, Any]
-    """Storage for plugins, kept until the transaction ends. Plugins must use distinct keys."""
+    """Storage for plugins, kept until the transaction ends. `DataKey` gives typed entries; other keys must be distinct."""
 
     @property
     @abc.abstractmethod
@@ -97,6 +103,14 @@ class Transaction(abc.ABC):
     @abc.abstractmethod
     def has_request(self) -> bool:
         """True if the request head was received and accepted."""
+
+    @property
+    @abc.abstractmethod
+    def has_route(self) -> bool:
+        """True if a remap rule matches `request.url`, or if none is needed: the connection has a `target`, or `http.remap_required` is off.
+
+        For plugins that act as the origin of requests that would get 404 otherwise. Raises `InvalidState` if there is no request.
+        """
 
     @property
     @abc.abstractmethod
@@ -134,41 +148,52 @@ class Transaction(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def failure(self) -> OriginFailure:
+        """Why the attempt at the origin failed. Only in `origin_failed`; elsewhere raises `InvalidState`."""
+
+    @property
+    @abc.abstractmethod
     def log(self) -> dict[str, Any]:
         """Dict for log entries of the plugin whose hook is running. Logged in the field `plugin`, under the name of the plugin."""
 
     @abc.abstractmethod
     def respond(self, status: int, body: bytes | str = b"", *, headers: HeadersInput = ()) -> None:
-        """Answer the request without contacting an origin. The response is sent after the hook returns. The last call counts.
+        """Answer the request in place of an origin, or replace the response. It is sent after the hook returns.
 
-        Legal from `read_request` to `post_remap`; otherwise raises `InvalidState`. `status` is in 200..599, otherwise `ValueError`. A str
-        body is encoded as UTF-8 and sent as text/plain, unless the headers have a Content-Type.
+        Legal in every hook from `read_request` to `send_response`, until the response is begun; otherwise raises `InvalidState`. The first
+        answer stands: after it no other plugin's hook runs before `send_response`, except that of a `Guard`, whose refusal replaces the
+        answer. A second call raises `InvalidState`, which names the plugin that has answered. From `send_request` on, the call drops the
+        origin's response; in `send_response` it replaces any response, but a refusal only with another one (300 or more).
+
+        `status` is in 200..599, otherwise `ValueError`. A str body is encoded as UTF-8 and sent as text/plain, unless the headers have a
+        Content-Type. Access rules are applied before an answer is used.
         """
 
     @abc.abstractmethod
     def intercept(self, serve: Serve) -> None:
         """Serve as the origin of this transaction: `await serve(stream)` runs at the other end of a virtual connection and speaks HTTP/1.1.
 
-        Legal from `read_request` to `post_remap`; otherwise raises `InvalidState`. No remap rule is needed. `serve` runs in the nursery of
-        the session. It is cancelled when the transaction closes the connection. An exception in it, or an answer that is not HTTP, gives
+        Legal from `read_request` to `post_remap`; otherwise raises `InvalidState`. All hooks run as for any origin. The first intercept
+        stands: a second raises `InvalidState`, which names the plugin that has answered. `respond` is legal after it, as before any origin is
+        asked. No remap rule is needed. `serve` runs in the nursery of the session. It is cancelled when the transaction closes the connection. An exception in it, or an answer that is not HTTP, gives
         502. A CONNECT request is answered with 200 without the permission of `http.connect`; the stream then carries the bytes of the
         tunnel. Source: `TSHttpTxnIntercept`.
         """
 
     @abc.abstractmethod
-    def transform_request(self, transform: Transform) -> None:
-        """Pass the request body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`. The framing is adapted.
+    def transform_request(self, transform: AnyTransform) -> None:
+        """Pass the request body through a `Transform`, or an async generator function. The framing is adapted.
 
         Legal from `read_request` to `send_request`; otherwise raises `InvalidState`. Several transforms run in the order in which they were
         added.
         """
 
     @abc.abstractmethod
-    def transform_response(self, transform: Transform) -> None:
-        """Pass the response body through `transform.feed(bytes) -> bytes` and `transform.finish() -> bytes`. The framing is adapted.
+    def transform_response(self, transform: AnyTransform) -> None:
+        """Pass the response body through a `Transform`, or an async generator function. The framing is adapted.
 
         Legal until `send_response` is over; later raises `InvalidState`. The input is the body as the origin sent it: a compressed body is
-        not decompressed. Only bodies from origins and intercepts are transformed, not the answers of `respond`.
+        not decompressed. The error responses of the proxy are not transformed.
         """
 
     @abc.abstractmethod
@@ -181,12 +206,13 @@ class Transaction(abc.ABC):
         """
 
     @abc.abstractmethod
-    def retry(self, target: str | None = None) -> None:
-        """Discard this response and send the request again, to `target` (an absolute URI; None: the same as before).
+    def retry(self, target: URL | str | None = None) -> None:
+        """Discard this response and send the request again, to `target` (a URL, or an absolute URL as text; None: the same as before).
 
-        Legal in `read_response`, if nothing was sent to the client and the request body can be sent again: there is none, or
-        `read_request_body` has read it and there is no `transform_request`. Otherwise raises `InvalidState`. After `origin.max_retries`
-        attempts the call has no effect and the current response is sent. The hook `send_request` runs again.
+        Legal in `read_response` and `origin_failed`, if nothing was sent to the client and the request body can be sent again: there is
+        none, or nothing of it was read yet, or `read_request_body` has read it and there is no `transform_request`. Otherwise raises
+        `InvalidState`. After `origin.max_retries` attempts the call has no effect and the current response is sent. The hook `send_request`
+        runs again. With a `target`, a plugin that has intercepted the transaction is not asked again.
         """
 
     @abc.abstractmethod
@@ -200,7 +226,16 @@ class Transaction(abc.ABC):
         """
 
     def fetch(
-        self, request: Request, *, body: bytes | AsyncIterable[bytes] = b"", options: ConnectOptions | None = None, detach: bool = False
+        self,
+        request: Request | URL | str,
+        *,
+        body: bytes | AsyncIterable[bytes] = b"",
+        options: ConnectOptions | None = None,
+        detach: bool = False,
+        direct: bool = False,
+        raise_failures: bool = True,
     ) -> AbstractAsyncContextManager[FetchedResponse]:
         """Send a request as `Proxy.fetch` does, as a child of this transaction. `detach` is as for `connect`."""
-        return fetch(lambda: self.connect(options, detach=detach), request, body)
+        request = as_request(request)
+        where = connect_options(options, request, direct=direct)
+        return fetch(lambda: self.connect(where, detach=detach), request, body, raise_failures=raise_failures)

@@ -16,6 +16,7 @@ from trio_tsconnect.message._fields import add_via as add_via
 from trio_tsconnect.message._fields import check_expect as check_expect
 from trio_tsconnect.message._fields import expects_continue as expects_continue
 from trio_tsconnect.message._fields import http_date as http_date
+from trio_tsconnect.message._fields import is_idempotent as is_idempotent
 from trio_tsconnect.message._fields import keep_alive as keep_alive
 from trio_tsconnect.message._fields import max_forwards as max_forwards
 from trio_tsconnect.message._fields import remove_listed as remove_listed
@@ -52,7 +53,7 @@ from trio_tsconnect.message._strict import check_trailers as check_trailers
 from trio_tsconnect.message._twins import drop_claimed as drop_claimed
 from trio_tsconnect.message._twins import drop_twins as drop_twins
 from trio_tsconnect.message._twins import drop_underscored as drop_underscored
-from trio_tsconnect.message._uri import DEFAULT_PORTS as DEFAULT_PORTS
-from trio_tsconnect.message._uri import TargetURI as TargetURI
-from trio_tsconnect.message._uri import parse_authority as parse_authority
-from trio_tsconnect.message._uri import target_uri as target_uri
+from trio_tsconnect.message._url import DEFAULT_PORTS as DEFAULT_PORTS
+from trio_tsconnect.message._url import URL as URL
+from trio_tsconnect.message._url import parse_authority as parse_authority
+from trio_tsconnect.message._url import target_url as target_url

@@ -195,7 +195,13 @@ def max_forwards(request: Request) -> int | None:
 @public("trio_tsconnect.message")
 def retry_safe(request: Request, *, body: Body) -> bool:
     """Return True if this request may be sent twice: its method is idempotent (RFC 9110 §9.2.2), and it has no body to replay."""
-    return body.empty and request.method in _IDEMPOTENT
+    return body.empty and is_idempotent(request.method)
+
+
+@public("trio_tsconnect.message")
+def is_idempotent(method: str) -> bool:
+    """Return True if several identical requests with this method have the effect of one (RFC 9110 §9.2.2)."""
+    return method in _IDEMPOTENT
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -14,6 +14,7 @@ import attrs
 from trio_tsconnect._util import public
 from trio_tsconnect.message._headers import Headers, HeadersInput, is_token
 from trio_tsconnect.message._status import reason_phrase
+from trio_tsconnect.message._url import URL, target_url
 
 _TARGET = re.compile(r"[\x21-\x7e]+")  # RFC 9112 §3.2: all four forms consist of visible ASCII
 _VERSION = re.compile(r"[0-9]\.[0-9]")  # RFC 9112 §2.3
@@ -93,9 +94,42 @@ class Request:
     version: str = attrs.field(default="1.1", validator=_check_version)
     """HTTP version of the sender, "1.1" or "1.0"."""
 
+    # What the message alone does not say: the scheme of the connection, and the authority that an HTTP/1.0 request without a host is for.
+    _scheme: str = attrs.field(default="http", init=False, repr=False)
+    _authority: str | None = attrs.field(default=None, init=False, repr=False)
+    _known: tuple[str, str | None, URL] | None = attrs.field(default=None, init=False, repr=False)  # target and Host, and the URL of both
+
+    @property
+    def url(self) -> URL:
+        """The effective request URI (RFC 9110 §7.1): the same in every form of the target, over every protocol.
+
+        Raises `BadRequest` if target and Host are no valid URL. Assign a `URL`, or an absolute URL as text (ValueError if it is invalid), to
+        change the target and the Host field together.
+        """
+        target, host, known = self.target, self.headers.get(b"host"), self._known
+        if known is not None and known[0] is target and known[1] == host:
+            return known[2]
+        url = target_url(self, scheme=self._scheme, default_authority=self._authority)
+        self._known = (target, host, url)
+        return url
+
+    @url.setter
+    def url(self, value: URL | str) -> None:
+        url = URL.parse(value) if isinstance(value, str) else value
+        if not isinstance(url, URL):
+            raise TypeError(f"url must be a URL or a str, not {type(value).__name__}")
+        self.target = f"{url.uri_host}:{url.port}" if self.method == "CONNECT" else str(url)
+        self.headers[b"Host"] = url.authority
+
+    def sent_over(self, scheme: str, authority: str | None = None) -> None:
+        """Set what the message does not say: the scheme of its connection, and the authority for an HTTP/1.0 request without a host."""
+        self._scheme, self._authority = scheme, authority
+
     def copy(self) -> Request:
         """Return an independent copy, including the fields."""
-        return Request(self.method, self.target, self.headers.copy(), self.version)
+        request = Request(self.method, self.target, self.headers.copy(), self.version)
+        request.sent_over(self._scheme, self._authority)
+        return request
 
 
 @public("trio_tsconnect")

@@ -15,7 +15,7 @@ from trio_tsconnect.message._framing import forbids_framing
 from trio_tsconnect.message._headers import TCHARS, VALUE_BYTES, Field, Headers
 from trio_tsconnect.message._message import Request, Response
 from trio_tsconnect.message._twins import drop_twins
-from trio_tsconnect.message._uri import check_absolute, is_absolute_form, parse_authority
+from trio_tsconnect.message._url import check_absolute, is_absolute_form, parse_authority
 
 _JUDGED = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
@@ -41,7 +41,7 @@ FORBIDDEN_IN_TRAILERS = frozenset(
 def check_request(request: Request) -> None:
     """Validate a parsed request head. Raise `BadRequest` if it is invalid.
 
-    A missing Host is not an error here but in `target_uri`: hooks see such a request, as they do in Traffic Server.
+    A missing Host is not an error here but in `target_url`: hooks see such a request, as they do in Traffic Server.
     """
     _check_request_line(request)
     headers = request.headers
@@ -183,7 +183,7 @@ def _check_host(hosts: list[bytes]) -> None:
     if len(hosts) > 1:
         raise BadRequest("duplicate_host", "The request has more than one Host field.")
     if not hosts[0]:
-        return  # a URI without authority has an empty Host; `target_uri` decides if a host is required
+        return  # a URI without authority has an empty Host; `target_url` decides if a host is required
     try:
         parse_authority(hosts[0].decode("latin-1"))
     except ValueError as error:

@@ -16,8 +16,8 @@ import trio
 
 from trio_tsconnect import ConfigError, ConnectOptions, ConnectRefused, FetchError, Plugin, Request, Response, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import Body, Framing, TargetURI, frame_response
-from trio_tsconnect.plugins._asked import asked_for, is_own, keep_target, place
+from trio_tsconnect.message import URL, Body, Framing, frame_response
+from trio_tsconnect.plugins._asked import is_own, keep_target, place
 from trio_tsconnect.plugins._options import as_tuple, check_url, field_names, number, one_of, path
 from trio_tsconnect.stream import HTTP1Server
 
@@ -107,11 +107,14 @@ class Aggregate(Plugin):
             self._take_over(txn)
 
     def _take_over(self, txn: Transaction) -> None:
-        uri = asked_for(txn)
-        if uri is not None and uri.path.partition("?")[0] == self.options.path and txn.request.method in ("GET", "HEAD"):
+        uri = txn.url
+        if self in txn.data:
+            return
+        if uri is not None and uri.path == self.options.path and txn.request.method in ("GET", "HEAD"):
+            txn.data[self] = True
             txn.intercept(partial(self._serve, txn, uri, txn.log))
 
-    async def _serve(self, txn: Transaction, uri: TargetURI, log: dict[str, Any], stream: trio.abc.Stream) -> None:
+    async def _serve(self, txn: Transaction, uri: URL, log: dict[str, Any], stream: trio.abc.Stream) -> None:
         http = HTTP1Server(stream)
         await http.wait_for_request()
         request = await http.read_request()
@@ -130,9 +133,9 @@ class Aggregate(Plugin):
         http.queue_end()
         await http.drain()
 
-    async def _ask(self, txn: Transaction, base: TargetURI, source: Source, part: _Part) -> None:
+    async def _ask(self, txn: Transaction, base: URL, source: Source, part: _Part) -> None:
         here = source.url.startswith("/")
-        uri = attrs.evolve(base, path=source.url) if here else TargetURI.parse(source.url)
+        uri = URL.parse(f"{base.scheme}://{base.authority}{source.url}" if here else source.url)
         options = ConnectOptions(
             tag=TAG, target=None if here else place(uri), internal=True, deadline=trio.current_time() + self.options.timeout
         )
@@ -141,7 +144,7 @@ class Aggregate(Plugin):
             for value in txn.request.headers.get_all(name):
                 request.headers.add(name, value)
         try:
-            async with txn.fetch(request, options=options) as answer:
+            async with txn.fetch(request, options=options, raise_failures=False) as answer:
                 part.status, part.kind = answer.status, answer.headers.get("content-type", "application/octet-stream")
                 part.body = await answer.body.read(self.options.max_body)
                 if answer.status >= 400:

@@ -1,23 +1,11 @@
-"""Helpers that the plugins share: the URI that a client asked for, and requests that a plugin made itself."""
+"""Helpers that the plugins share: requests that a plugin made itself, and copies of a client's fields."""
 
 from __future__ import annotations
 
-from trio_tsconnect import Headers, Request, Transaction
-from trio_tsconnect.message import MessageError, TargetURI, strip_hop_by_hop, target_uri
+from trio_tsconnect import URL, Headers, Request, Transaction
+from trio_tsconnect.message import strip_hop_by_hop
 
 _OF_THE_BODY = frozenset(b"content-length content-type content-encoding content-language content-location content-range expect".split())
-
-
-def asked_for(txn: Transaction) -> TargetURI | None:
-    """Return the URI that the client asked for, before remap; None if there is no request or its target is invalid."""
-    if not txn.has_request:
-        return None
-    try:
-        if txn.uri is not None and txn.url is not None:  # after remap the target of the request is that of the origin
-            return TargetURI.parse(txn.url)
-        return target_uri(txn.request, scheme=txn.client.scheme)
-    except (MessageError, ValueError):
-        return None
 
 
 def is_own(txn: Transaction, tag: str) -> bool:
@@ -31,7 +19,7 @@ def keep_target(txn: Transaction) -> None:
     Call it in `post_remap`. A rule for any host is meant for requests of clients; it would send this request to the wrong origin.
     """
     if txn.rule is not None and txn.rule.host is None and txn.url is not None:
-        txn.request.target = txn.url
+        txn.request.url = txn.url
 
 
 def has_body(request: Request) -> bool:
@@ -47,6 +35,6 @@ def end_to_end(headers: Headers, *, body: bool) -> Headers:
     return copy
 
 
-def place(uri: TargetURI) -> tuple[str, int]:
+def place(uri: URL) -> tuple[str, int]:
     """Return host and port as a value for `ConnectOptions.target`."""
     return uri.host, uri.port

@@ -8,9 +8,9 @@ from __future__ import annotations
 import attrs
 import trio
 
-from trio_tsconnect import ConnectOptions, ConnectRefused, FetchedResponse, FetchError, Headers, Plugin, Request, Transaction
+from trio_tsconnect import ConnectOptions, ConnectRefused, FetchedResponse, FetchError, Guard, Headers, Request, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import TargetURI
+from trio_tsconnect.message import URL
 from trio_tsconnect.plugins._asked import end_to_end, is_own, keep_target, place
 from trio_tsconnect.plugins._options import as_tuple, field_names, number, statuses, url
 
@@ -22,7 +22,7 @@ TAG = "auth_request"
 
 
 @public("trio_tsconnect.plugins")
-class AuthRequest(Plugin):
+class AuthRequest(Guard):
     """Sends the head of each request to an authorization service.
 
     If the service answers 2xx, the request is forwarded. If it answers with one of `refusals`, the client gets that response. Any other
@@ -54,13 +54,17 @@ class AuthRequest(Plugin):
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._uri = TargetURI.parse(options.url)
+        self._uri = URL.parse(options.url)
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Ask the service. Answer the transaction with a refusal or 500, or let it continue to the origin."""
+        """Run `judge`, unless it ran in `read_request`. Keep the target of the plugin's own requests."""
         if is_own(txn, TAG):
             keep_target(txn)
-            return
+        else:
+            await super().post_remap(txn)
+
+    async def judge(self, txn: Transaction) -> None:
+        """Ask the service. Answer the transaction with a refusal or 500, or let it continue."""
         if txn.internal:
             return
         options = ConnectOptions(tag=TAG, internal=True, target=place(self._uri), deadline=trio.current_time() + self.options.timeout)
@@ -86,7 +90,7 @@ class AuthRequest(Plugin):
             headers = Headers([(name, value) for name, value in headers.items() if name.lower() in wanted])
         headers["Host"] = self._uri.authority
         headers["X-Original-Method"] = txn.request.method
-        headers["X-Original-URL"] = txn.url or ""
+        headers["X-Original-URL"] = str(txn.request.url if txn.url is None else txn.url)
         return Request("GET", str(self._uri), headers)
 
     def _let_through(self, txn: Transaction, answer: FetchedResponse) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from trio_tsconnect import ConnectOptions, Plugin, Proxy, Request, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.plugins._asked import asked_for, end_to_end, is_own
+from trio_tsconnect.plugins._asked import end_to_end, is_own
 from trio_tsconnect.plugins._background import Background, Connect
 from trio_tsconnect.plugins._options import as_tuple, number, refuse
 
@@ -77,7 +77,7 @@ class BackgroundFetch(Plugin):
         length = txn.response.headers.get("content-length", "0")
         if length.isdecimal() and int(length) <= self.options.max_size:
             options = self._options(txn)
-            self._start(txn, lambda: txn.proxy.connect(options))
+            txn.log["fetch"] = self._start(txn, lambda: txn.proxy.connect(options))
 
     def _is_worth_it(self, txn: Transaction) -> bool:
         if not txn.has_request or txn.request.method != "GET" or is_own(txn, TAG) or txn.origin_status is None:
@@ -89,7 +89,7 @@ class BackgroundFetch(Plugin):
         return ConnectOptions(tag=TAG, id=txn.number, internal=True, client=txn.client, target=txn.session.target, deadline=deadline)
 
     def _start(self, txn: Transaction, connect: Connect) -> str:
-        uri = asked_for(txn)
+        uri = txn.url
         if uri is None:
             return "refused"
         headers = end_to_end(txn.request.headers, body=False)

@@ -9,7 +9,6 @@ import attrs
 
 from trio_tsconnect import ConfigError, Headers, Plugin, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.plugins._asked import asked_for
 from trio_tsconnect.plugins._options import as_tuple, check_field, field_names, one_of, refuse, statuses
 
 
@@ -72,13 +71,12 @@ class HeaderRule:
             return False
         if not self.hosts and not self.paths:
             return True
-        uri = asked_for(txn)
-        if uri is None:
+        url = txn.url
+        if url is None:
             return False
-        path = uri.path.partition("?")[0]
-        if self.hosts and not any(uri.host == host or (host.startswith("*.") and uri.host.endswith(host[1:])) for host in self.hosts):
+        if self.hosts and not any(url.host == host or (host.startswith("*.") and url.host.endswith(host[1:])) for host in self.hosts):
             return False
-        return not self.paths or any(path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in self.paths)
+        return not self.paths or any(url.under(prefix) for prefix in self.paths)
 
     def apply(self, headers: Headers) -> None:
         """Change the fields in place."""
@@ -106,8 +104,9 @@ class HeaderRewrite(Plugin):
         self._on_response = [rule for rule in options.rules if rule.on == "response"]
 
     async def send_request(self, txn: Transaction) -> None:
-        """Rewrite the request. Only before the first attempt: a retry sends the same request, and fields would be added twice."""
-        if txn.attempts <= 1:
+        """Rewrite the request. Only before it is sent for the first time: a retry sends the same request, with the fields added already."""
+        if self not in txn.data:
+            txn.data[self] = True
             for rule in self._on_request:
                 if rule.covers(txn):
                     rule.apply(txn.request.headers)

@@ -8,13 +8,15 @@ import attrs
 
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.plugins._asked import asked_for
 from trio_tsconnect.plugins._options import as_tuple, flag, path, status
 
 
 @public("trio_tsconnect.plugins")
 class HealthCheck(Plugin):
-    """Answers GET and HEAD of one path before remap and access rules are applied: 200, or `draining_status` while the proxy drains."""
+    """Answers GET and HEAD of one path without an origin: 200, or `draining_status` while the proxy drains.
+
+    Access rules and guards apply to it: allow the addresses of your load balancers.
+    """
 
     @attrs.frozen(kw_only=True)
     class Options:
@@ -36,10 +38,10 @@ class HealthCheck(Plugin):
 
     async def read_request(self, txn: Transaction) -> None:
         """Answer the transaction if it is a health check."""
-        options, uri = self.options, asked_for(txn)
-        if uri is None or uri.path.partition("?")[0] != options.path or txn.request.method not in ("GET", "HEAD"):
+        options, url = self.options, txn.url
+        if url is None or url.path != options.path or txn.request.method not in ("GET", "HEAD"):
             return
-        if options.hosts and uri.host not in options.hosts:
+        if options.hosts and url.host not in options.hosts:
             return
         draining = txn.proxy.draining
         body, kind = ("draining\n" if draining else options.body), "text/plain; charset=utf-8"

@@ -9,7 +9,7 @@ import trio
 
 from trio_tsconnect import ConnectOptions, Plugin, Proxy, Request, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import TargetURI
+from trio_tsconnect.message import URL
 from trio_tsconnect.plugins._asked import end_to_end, has_body, is_own, keep_target, place
 from trio_tsconnect.plugins._background import Background
 from trio_tsconnect.plugins._options import as_tuple, number, url
@@ -46,7 +46,7 @@ class Mirror(Plugin):
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._to = TargetURI.parse(options.to)
+        self._to = URL.parse(options.to)
         self._background = Background(options.concurrency)
         self._random = random.Random()
 
@@ -73,8 +73,8 @@ class Mirror(Plugin):
         txn.log["mirrored"] = self._background.start(lambda: txn.connect(connect, detach=True), self._copy(txn), body)
 
     def _copy(self, txn: Transaction) -> Request:
-        path = TargetURI.parse(txn.request.target).path
-        uri = attrs.evolve(self._to, path=self._to.path.rstrip("/") + path if path.startswith("/") else path)
+        path, query = txn.request.url.path, txn.request.url.query
+        uri = attrs.evolve(self._to, path=self._to.path.rstrip("/") + path if path.startswith("/") else path, query=query)
         headers = end_to_end(txn.request.headers, body=True)
         headers["Host"] = uri.authority
         headers["X-Mirror"] = "1"

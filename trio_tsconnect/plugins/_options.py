@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trio_tsconnect import ConfigError, Headers
-from trio_tsconnect.message import TargetURI
+from trio_tsconnect.message import URL
 
 Validator = Callable[[Any, Any, Any], None]
 
@@ -48,7 +48,7 @@ def url(_instance: Any, attribute: Any, value: Any) -> None:
 def check_url(key: str, value: object) -> None:
     """Validate an absolute http or https URL that is a part of an option."""
     try:
-        scheme = TargetURI.parse(value).scheme if isinstance(value, str) else ""
+        scheme = URL.parse(value).scheme if isinstance(value, str) else ""
     except ValueError as exc:
         raise ConfigError(f"must be a URL such as http://service.example/path: {exc}", key=key) from None
     if scheme not in ("http", "https"):

@@ -12,8 +12,8 @@ import trio
 
 from trio_tsconnect import ConfigError, ConnectOptions, Headers, Plugin, Proxy, Request, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import TargetURI, split_list
-from trio_tsconnect.plugins._asked import asked_for, is_own
+from trio_tsconnect.message import URL, split_list
+from trio_tsconnect.plugins._asked import is_own
 from trio_tsconnect.plugins._background import Background
 from trio_tsconnect.plugins._options import as_tuple, field_names, number
 
@@ -77,30 +77,30 @@ class Prefetch(Plugin):
         """Start the requests for the links of the response and for the next numbers of the series."""
         if not txn.has_request or txn.request.method != "GET" or txn.response.status != 200 or is_own(txn, TAG):
             return
-        uri = asked_for(txn)
+        uri = txn.url
         if uri is None or txn.origin_status is None:
             return
         for url in dict.fromkeys(self._next(uri, txn.response.headers)):
             txn.log.setdefault(self._start(txn, url), []).append(url)
 
     def _start(self, txn: Transaction, url: str) -> str:
-        headers = Headers([("Host", TargetURI.parse(url).authority)])
+        headers = Headers([("Host", URL.parse(url).authority)])
         for name in self.options.fields:
             for value in txn.request.headers.get_all(name):
                 headers.add(name, value)
         connect = ConnectOptions(tag=TAG, internal=True, target=txn.session.target, deadline=trio.current_time() + self.options.timeout)
         return self._background.start(lambda: txn.connect(connect, detach=True), Request("GET", url, headers), key=url)
 
-    def _next(self, uri: TargetURI, headers: Headers) -> Iterator[str]:
+    def _next(self, uri: URL, headers: Headers) -> Iterator[str]:
         yield from self._links(uri, headers)
-        path, question, query = uri.path.partition("?")
+        path = uri.path
         if self._pattern is not None and (match := self._pattern.fullmatch(path)) is not None and match["n"].isdecimal():
             digits, start, end = match["n"], match.start("n"), match.end("n")
             for step in range(1, self.options.ahead + 1):
                 number = str(int(digits) + step).zfill(len(digits))
-                yield str(attrs.evolve(uri, path=path[:start] + number + path[end:] + question + query))
+                yield str(attrs.evolve(uri, path=path[:start] + number + path[end:]))
 
-    def _links(self, uri: TargetURI, headers: Headers) -> Iterator[str]:
+    def _links(self, uri: URL, headers: Headers) -> Iterator[str]:
         for value in headers.get_all("link"):
             for member in split_list(value):
                 link = _LINK.match(member)
@@ -108,7 +108,7 @@ class Prefetch(Plugin):
                 if link is None or rel is None or not set((rel[1] or rel[2]).lower().split()) & set(self.options.rels):
                     continue
                 try:
-                    target = TargetURI.parse(urljoin(str(uri), link[1]).partition("#")[0])
+                    target = URL.parse(urljoin(str(uri), link[1]).partition("#")[0])
                 except ValueError:
                     continue  # not a valid HTTP URL
                 # Only the client's own origin: a response must not make the proxy send requests to other servers.
@@ -116,6 +116,6 @@ class Prefetch(Plugin):
                     yield str(target)
 
 
-def place_of(uri: TargetURI) -> tuple[str, str, int]:
+def place_of(uri: URL) -> tuple[str, str, int]:
     """Return scheme, host and port, which are equal for two URIs of the same origin."""
     return uri.scheme, uri.host, uri.port

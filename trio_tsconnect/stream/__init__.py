@@ -28,6 +28,7 @@ from trio_tsconnect.stream._sockets import reset as reset
 from trio_tsconnect.stream._sockets import unsent as unsent
 from trio_tsconnect.stream._sockets import watch_peer as watch_peer
 from trio_tsconnect.stream._virtual import Identity as Identity
+from trio_tsconnect.stream._virtual import ResponseSource as ResponseSource
 from trio_tsconnect.stream._virtual import VirtualConnection as VirtualConnection
 from trio_tsconnect.stream._virtual import VirtualConnectionStatistics as VirtualConnectionStatistics
 from trio_tsconnect.stream._virtual import check_water_mark as check_water_mark

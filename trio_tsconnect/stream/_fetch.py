@@ -14,12 +14,19 @@ from trio_tsconnect._util import public
 from trio_tsconnect.message import CHUNKED_BODY, NO_BODY, Body, Framing, Headers, MessageError, Request, Response, frame_request
 from trio_tsconnect.stream._http1 import IncompleteMessage
 from trio_tsconnect.stream._http1_client import HTTP1Client
-from trio_tsconnect.stream._virtual import VirtualConnection
+from trio_tsconnect.stream._virtual import ResponseSource, VirtualConnection
 
 
 @public("trio_tsconnect")
 class FetchError(Exception):
-    """A fetched request received no complete response."""
+    """A fetched request received no complete response, or the proxy itself answered it with an error."""
+
+    cause: str | None
+    """The cause, as in the log (`origin_refused`, `access_denied`), if the proxy answered with an error; otherwise None."""
+
+    def __init__(self, message: str, cause: str | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class FetchedBody:
@@ -66,12 +73,16 @@ class FetchedResponse(Response):
 
     body: FetchedBody
     """The body. Usable inside the block of `fetch` only."""
+    source: ResponseSource
+    """Who made the response: "origin" (also a plugin that has intercepted the request), "plugin" (`Transaction.respond`) or "proxy"."""
+    cause: str | None
+    """The cause, as in the log, if the response reports a failure of the transaction; otherwise None."""
 
 
 @public("trio_tsconnect.stream")
 @asynccontextmanager
 async def fetch(
-    connect: Callable[[], VirtualConnection], request: Request, body: bytes | AsyncIterable[bytes]
+    connect: Callable[[], VirtualConnection], request: Request, body: bytes | AsyncIterable[bytes], *, raise_failures: bool = True
 ) -> AsyncIterator[FetchedResponse]:
     """Implement `Proxy.fetch` and `Transaction.fetch`."""
     head = request.copy()
@@ -98,7 +109,10 @@ async def fetch(
                     nursery.start_soon(_drain, http)
                 else:
                     nursery.start_soon(send)
-                yield await _read_head(http)
+                response = await _read_head(http, connection)
+                if raise_failures and response.cause is not None:
+                    raise FetchError(f"the proxy answered with {response.status} ({response.cause})", response.cause)
+                yield response
             except BaseException as exc:  # noqa: BLE001 - raised again below, outside of the nursery, so that it is not wrapped in a group
                 error = error or exc
             nursery.cancel_scope.cancel()
@@ -143,7 +157,7 @@ async def _send(http: HTTP1Client, body: AsyncIterable[bytes]) -> None:
     await _drain(http)
 
 
-async def _read_head(http: HTTP1Client) -> FetchedResponse:
+async def _read_head(http: HTTP1Client, connection: VirtualConnection) -> FetchedResponse:
     try:
         while (head := await http.read_response()).status < 200:
             pass
@@ -151,4 +165,5 @@ async def _read_head(http: HTTP1Client) -> FetchedResponse:
         raise FetchError(f"there was no response: {exc}") from exc
     response = FetchedResponse(head.status, head.headers, head.reason, head.version)
     response.body = FetchedBody(http)
+    response.source, response.cause = connection.response_source
     return response

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import trio
@@ -70,6 +70,10 @@ class Identity:
     """The client on whose behalf it was opened, if the opener named one."""
 
 
+ResponseSource = Literal["origin", "plugin", "proxy"]
+_ORIGIN: tuple[ResponseSource, None] = ("origin", None)
+
+
 @public("trio_tsconnect")
 class VirtualConnection(trio.abc.HalfCloseableStream):
     """One end of a virtual connection. Created by `Proxy.connect` and `open_virtual_connection_pair`; the constructor raises TypeError.
@@ -90,8 +94,10 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
     _closed: bool
     _gone_callback: Callable[[str], object] | None
     _peer_left: str | None
+    response_source: tuple[ResponseSource, str | None]
+    """Who made the last response that was written on the other end, and the cause in the log if it reports a failure."""
 
-    __slots__ = ("_closed", "_gone_callback", "_identity", "_in", "_opener", "_out", "_peer", "_peer_left")
+    __slots__ = ("_closed", "_gone_callback", "_identity", "_in", "_opener", "_out", "_peer", "_peer_left", "response_source")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("VirtualConnection cannot be created directly: call Proxy.connect() or open_virtual_connection_pair()")
@@ -169,6 +175,11 @@ class VirtualConnection(trio.abc.HalfCloseableStream):
         """
         self._out.break_off(reason)
         self.close(reason)
+
+    def tell_source(self, source: ResponseSource, cause: str | None = None) -> None:
+        """Tell the peer who has made the response that is written next. For the server of a connection; unless told, it is the origin."""
+        if self._peer is not None:
+            self._peer.response_source = (source, cause)
 
     def _leave(self, reason: str) -> None:
         """Notify the peer, once, and drop the reference to it: two ends that refer to each other need the cyclic garbage collector."""
@@ -258,6 +269,7 @@ def make_pair(identity: Identity, window: int, mark: int) -> tuple[VirtualConnec
         end._opener = end is opener
         end._closed = False
         end._gone_callback = end._peer_left = None
+        end.response_source = _ORIGIN
     return opener, other
 
 

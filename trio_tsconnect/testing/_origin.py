@@ -14,7 +14,7 @@ import trio
 
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect._util import public
-from trio_tsconnect.message import NO_BODY, Headers, HeadersInput, MessageError, Request, Response, TargetURI, expects_continue, keep_alive
+from trio_tsconnect.message import NO_BODY, URL, Headers, HeadersInput, MessageError, Request, Response, expects_continue, keep_alive
 from trio_tsconnect.stream import HTTP1Server, IncompleteMessage, close_now
 from trio_tsconnect.testing._answer import Answer, Fault, send_answer
 from trio_tsconnect.testing._growing import Growing
@@ -135,15 +135,15 @@ class ScriptedOrigin:
         if path.startswith("/"):
             return path
         try:
-            uri = TargetURI.parse(path)
+            uri = URL.parse(path)
         except ValueError:
             raise ValueError(f'path must begin with "/" or be a URL on {self.host}, not {path!r}') from None
         if uri.host != self.host:
             raise ValueError(f"path must be a URL on {self.host}, the host of this origin, not {path!r}")
-        return uri.path
+        return uri.target
 
     def plugin(self) -> Plugin:
-        """Return a plugin that makes this the origin of every transaction whose target after remap is on this host, with any port."""
+        """Return a plugin that makes this the origin of every transaction whose URL, before or after remap, is on this host, on any port."""
         return _Intercept(self)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -211,7 +211,15 @@ async def _answer_failure(http: HTTP1Server, error: Exception) -> None:
 class _Intercept(Plugin):
     origin: ScriptedOrigin
 
+    async def pre_remap(self, txn: Transaction) -> None:
+        """Intercept a transaction that has no route, if its URL is on the origin's host."""
+        if not txn.has_route:
+            self._take(txn)
+
     async def post_remap(self, txn: Transaction) -> None:
-        """Intercept the transaction if its target is on the origin's host."""
-        if txn.request.method != "CONNECT" and TargetURI.parse(txn.request.target).host == self.origin.host:
+        """Intercept the transaction if its URL is on the origin's host."""
+        self._take(txn)
+
+    def _take(self, txn: Transaction) -> None:
+        if txn.answered_by is None and txn.request.method != "CONNECT" and txn.request.url.host == self.origin.host:
             txn.intercept(self.origin.serve)

@@ -1,4 +1,4 @@
-"""Target URIs: the resource that a request asks for, in any of the four forms of a request target (RFC 9112 §3.2 and §3.3).
+"""URLs: the resource that a request asks for, in any of the four forms of a request target (RFC 9112 §3.2 and §3.3).
 
 Invariant: every host that this module returns is in one canonical form. Letters are lower case. IPv6 addresses are canonical, and an
 IPv4-mapped one is returned as the IPv4 address. Numbers that a resolver would accept as an IPv4 address although they are not in
@@ -10,12 +10,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import attrs
 
 from trio_tsconnect._util import public
 from trio_tsconnect.message._errors import BadRequest
-from trio_tsconnect.message._message import Request
+from trio_tsconnect.message._path import readings
+
+if TYPE_CHECKING:
+    from trio_tsconnect.message._message import Request
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -27,7 +31,8 @@ _MAX_NAME = 255
 _PORT = re.compile(r"[0-9]{0,5}")  # RFC 3986 §3.2.3: port = *DIGIT
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)")
-_PATH = re.compile(r"/[!-\"$-~]*|\*")  # visible ASCII without "#"
+_PATH = re.compile(r"/[!\"$->@-~]*|\*")  # visible ASCII without "#" and "?"
+_QUERY = re.compile(r"[!\"$-~]*")  # visible ASCII without "#"
 
 
 @public("trio_tsconnect.message")
@@ -87,7 +92,7 @@ def _is_host(host: str) -> bool:
         return False
 
 
-def _parts(text: str) -> tuple[str, str, int, str]:
+def _parts(text: str) -> tuple[str, str, int, str, str | None]:
     match = _ABSOLUTE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:80]!r} is not scheme://host[:port][/path][?query] without a fragment")
@@ -95,27 +100,40 @@ def _parts(text: str) -> tuple[str, str, int, str]:
     if scheme not in DEFAULT_PORTS:
         raise ValueError(f"scheme {match[1][:40]!r} is not one of {', '.join(DEFAULT_PORTS)}")
     host, port = parse_authority(match[2])
-    path = match[3] if match[3].startswith("/") else "/" + match[3]
-    return scheme, host, DEFAULT_PORTS[scheme] if port is None else port, path
+    return scheme, host, DEFAULT_PORTS[scheme] if port is None else port, *_split(match[3])
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    """Split `path[?query]` into the path, "/" if it is empty, and the query."""
+    path, mark, query = target.partition("?")
+    return path or "/", query if mark else None
 
 
 def check_absolute(text: str) -> None:
-    """Raise ValueError for text that `TargetURI.parse` rejects."""
-    _check_path(_parts(text)[3])
+    """Raise ValueError for text that `URL.parse` rejects."""
+    _check_path(*_parts(text)[3:])
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, query: str | None) -> None:
     if _PATH.fullmatch(path) is None:
-        raise ValueError(f"path {path[:80]!r} is neither '*' nor visible ASCII that begins with '/' and has no '#'")
+        raise ValueError(f"path {path[:80]!r} is neither '*' nor visible ASCII that begins with '/' and has no '#' and no '?'")
+    if query is not None and _QUERY.fullmatch(query) is None:
+        raise ValueError(f"query {query[:80]!r} is not visible ASCII without '#'")
 
 
-@public("trio_tsconnect.message")
+@public("trio_tsconnect")
 @attrs.frozen
-class TargetURI:
-    """The URI that a request asks for. `str()` returns it as text. The attributes are validated on creation: ValueError.
+class URL:
+    """The URL of a request: what the client asks for (RFC 9110 §7.1), or what the origin is asked for. `str()` returns it as text.
 
-    >>> TargetURI.parse("HTTP://Site.Example:8080?q=1")
-    TargetURI(scheme='http', host='site.example', port=8080, path='/?q=1')
+    The attributes are validated on creation: ValueError. To change a part, use `attrs.evolve`. Host names and addresses are in one canonical
+    form, so they can be compared with `==`. Compare paths with `under` or `segments`, never as text: origins read `/%61dmin` and
+    `/x/../admin` as `/admin`.
+
+    >>> URL.parse("HTTP://Site.Example:8080?q=1")
+    URL(scheme='http', host='site.example', port=8080, path='/', query='q=1')
+    >>> URL.parse("http://site.example/x/..%2F%61dmin").under("/admin")
+    True
     """
 
     scheme: str
@@ -125,7 +143,9 @@ class TargetURI:
     port: int
     """The port, 0..65535; `parse` uses the default port of the scheme if the text has none."""
     path: str = "/"
-    """Path and query, beginning with "/"; or "*" (RFC 9112 §3.2.4)."""
+    """Path as received, beginning with "/"; or "*" (RFC 9112 §3.2.4)."""
+    query: str | None = None
+    """Query as received, without the "?"; None if there is no "?"."""
 
     def __attrs_post_init__(self) -> None:
         if self.scheme not in DEFAULT_PORTS:
@@ -134,22 +154,59 @@ class TargetURI:
             raise ValueError(f"host {self.host[:80]!r} is not a lower-case host name or an address")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port {self.port} is not within 0..65535")
-        _check_path(self.path)
+        _check_path(self.path, self.query)
 
     @classmethod
-    def parse(cls, text: str) -> TargetURI:
+    def parse(cls, text: str) -> URL:
         """Parse `scheme://authority[path][?query]`. Raise ValueError that names the error."""
         return cls(*_parts(text))
 
     @property
     def authority(self) -> str:
         """Host and port as in a Host field: IPv6 in brackets, without the default port of the scheme."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return self.uri_host if self.port == DEFAULT_PORTS[self.scheme] else f"{self.uri_host}:{self.port}"
+
+    @property
+    def uri_host(self) -> str:
+        """Host as in a URL: IPv6 in brackets (RFC 3986 §3.2.2)."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def target(self) -> str:
+        """Path and query, as in a request line (RFC 9112 §3.2.1)."""
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Names in the path, decoded: `("a b", "c")` for `/a%20b//x/../c/`.
+
+        Percent-encoding is decoded, also twice; `\\` and encoded slashes separate; dot segments are resolved; empty segments and what follows
+        a `;` are dropped. `("*",)` for the path "*".
+        """
+        return readings(self.path)[0] if self.path != "*" else ("*",)
+
+    def under(self, prefix: str) -> bool:
+        """Return True if some origin may read the path as `prefix` or as a path below it. `prefix` begins with "/", else ValueError.
+
+        Origins differ in how they decode, split and resolve a path. All readings are tested, so a plugin that denies `/private` denies each
+        of its spellings. A plugin that allows only `/public` must test `ambiguous` too. Letters are compared with their case.
+
+        >>> URL.parse("http://site.example/private/..;/public").under("/private")
+        True
+        """
+        if not prefix.startswith("/"):
+            raise ValueError(f"prefix {prefix[:80]!r} does not begin with '/'")
+        wanted = readings(prefix)[0]
+        return self.path != "*" and any(segments[: len(wanted)] == wanted for segments in readings(self.path))
+
+    @property
+    def ambiguous(self) -> bool:
+        """True if origins may read the path in different ways, for example `/public/..%2Fprivate`."""
+        return self.path != "*" and len(readings(self.path)) > 1
 
     def __str__(self) -> str:
         # RFC 9112 §3.3: the target URI of an asterisk form has no path.
-        return f"{self.scheme}://{self.authority}{'' if self.path == '*' else self.path}"
+        return f"{self.scheme}://{self.authority}{'' if self.path == '*' else self.target}"
 
 
 def is_absolute_form(target: str) -> bool:
@@ -158,7 +215,7 @@ def is_absolute_form(target: str) -> bool:
 
 
 @public("trio_tsconnect.message")
-def target_uri(request: Request, *, scheme: str = "http", default_authority: str | None = None) -> TargetURI:
+def target_url(request: Request, *, scheme: str = "http", default_authority: str | None = None) -> URL:
     """Reconstruct the target URI of a request (RFC 9112 §3.3). `scheme` is used for the forms that name no scheme.
 
     A target in absolute form takes precedence over the Host field (RFC 9112 §3.2.2). Without either, an HTTP/1.0 request gets
@@ -180,7 +237,7 @@ def target_uri(request: Request, *, scheme: str = "http", default_authority: str
         raise BadRequest("bad_target", f"The request target {target[:80]!r} is in none of the four forms of RFC 9112 §3.2.")
     host, port = _authority(request, default_authority)
     try:
-        return TargetURI(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, target)
+        return URL(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, *_split(target))
     except ValueError as error:
         raise BadRequest("bad_target", f"The request target is invalid: {error}.") from error
 
@@ -196,17 +253,17 @@ def _authority(request: Request, default: str | None) -> tuple[str, int | None]:
         raise BadRequest("bad_host", f"The Host field is invalid: {error}.") from error
 
 
-def _connect_uri(target: str, scheme: str) -> TargetURI:
+def _connect_uri(target: str, scheme: str) -> URL:
     # RFC 9112 §3.2.3: authority-form = uri-host ":" port; RFC 9110 §9.3.6: there is no default port.
     host, port = parse_authority(target)
     if port is None:
         raise ValueError(f"{target[:80]!r} has no port")
-    return TargetURI(scheme, host, port, "/")
+    return URL(scheme, host, port, "/")
 
 
-def _absolute_uri(method: str, target: str) -> TargetURI:
-    uri = TargetURI.parse(target)
-    if method == "OPTIONS" and uri.path == "/" and not target.endswith("/"):
+def _absolute_uri(method: str, target: str) -> URL:
+    uri = URL.parse(target)
+    if method == "OPTIONS" and uri.path == "/" and uri.query is None and not target.endswith("/"):
         # RFC 9112 §3.2.4: an absolute form with an empty path and no query becomes "*" at the last proxy.
         return attrs.evolve(uri, path="*")
     return uri
