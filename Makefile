@@ -66,5 +66,5 @@ $(VENV)/.pip:
 	touch $@
 
 $(VENV)/.test $(VENV)/.check: $(VENV)/.%: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[server,h2,httpx,httpx2,logs,testing,fast]' --group $*
+	$(BIN)/python -m pip install --quiet --editable '.[server,h2,httpx,httpx2,logs,decode,redis,testing,fast]' --group $*
 	touch $@

@@ -27,6 +27,7 @@ SOURCES = {
     "nc": "Debian: netcat-openbsd",
     "nghttp": "Debian: nghttp2-client",
     "nginx": "Debian: nginx-light",
+    "redis-server": "Debian: redis-server",
     "sphinx-build": "the dependency group docs",
 }
 WHERE = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -11,7 +11,7 @@ import trio
 from trio.abc import Clock
 
 from trio_tsconnect import AccessRule, ClientInfo, ConfigError, ConnectOptions, Plugin, RemapRule, Request, Transaction
-from trio_tsconnect.plugins import HeaderRewrite, HeaderRule, HealthCheck, RateLimit, RequestId
+from trio_tsconnect.plugins import HeaderRewrite, HeaderRule, HealthCheck, MemoryStore, RateLimit, RequestId
 from trio_tsconnect.plugins._request_id import parse_traceparent
 
 from ._kit import CLIENT, open_kit
@@ -120,24 +120,26 @@ async def test_each_tag_may_have_a_bucket(autojump_clock: Clock) -> None:
 
 
 async def test_the_table_of_buckets_is_bounded_and_forgets_who_was_there_longest_ago(autojump_clock: Clock) -> None:
-    plugin = limit(rate=0.001, burst=1, max_buckets=2)
+    store = MemoryStore(max_buckets=2)
+    plugin = limit(rate=0.001, burst=1, store=store)
     async with open_kit(plugin, Done()) as kit:
         for host in ("192.0.2.1", "192.0.2.2"):
             assert (await kit.ask("GET /", client=client(host))).status == 200
         assert (await kit.ask("GET /", client=client("192.0.2.1"))).status == 429  # it was here last now
         assert (await kit.ask("GET /", client=client("192.0.2.3"))).status == 200
-        assert len(plugin._buckets) == 2
+        assert len(store) == 2
         assert (await kit.ask("GET /", client=client("192.0.2.1"))).status == 429
         assert (await kit.ask("GET /", client=client("192.0.2.2"))).status == 200
 
 
 async def test_a_full_bucket_is_not_kept(autojump_clock: Clock) -> None:
-    plugin = limit(rate=1, burst=1)
+    store = MemoryStore()
+    plugin = limit(rate=1, burst=1, store=store)
     async with open_kit(plugin, Done()) as kit:
         await kit.ask("GET /", client=client("192.0.2.1"))
         await trio.sleep(1)
         await kit.ask("GET /", client=client("192.0.2.2"))
-        assert len(plugin._buckets) == 1
+        assert len(store) == 1
 
 
 # --- request id -------------------------------------------------------------------------------------------------------------------
@@ -328,7 +330,7 @@ async def test_a_second_attempt_sends_the_request_that_was_rewritten_once(autoju
         (lambda: RateLimit.Options(rate=0), "rate: must be a number, more than 0, got 0"),
         (lambda: RateLimit.Options(rate=True), "rate: must be a number, more than 0, got True"),
         (lambda: RateLimit.Options(rate=1, burst=0.5), "burst: must be a number, 1 or more, got 0.5"),
-        (lambda: RateLimit.Options(rate=1, by="cookie"), 'by: must be "client" or "tag" or "all", got \'cookie\''),  # type: ignore[arg-type]
+        (lambda: RateLimit.Options(rate=1, by="cookie"), 'by: must be "client" or "tag" or "field" or "all", got \'cookie\''),  # type: ignore[arg-type]
         (lambda: RequestId.Options(field="a b"), "field: is not a valid field: field name 'a b' is not a token (RFC 9110 §5.1)"),
         (lambda: RequestId.Options(sampled=1), "sampled: must be true or false, got 1"),  # type: ignore[arg-type]
         (

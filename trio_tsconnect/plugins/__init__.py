@@ -14,4 +14,7 @@ from trio_tsconnect.plugins._health_check import HealthCheck as HealthCheck
 from trio_tsconnect.plugins._mirror import Mirror as Mirror
 from trio_tsconnect.plugins._prefetch import Prefetch as Prefetch
 from trio_tsconnect.plugins._rate_limit import RateLimit as RateLimit
+from trio_tsconnect.plugins._rate_limit_store import MemoryStore as MemoryStore
+from trio_tsconnect.plugins._rate_limit_store import RateLimitStore as RateLimitStore
+from trio_tsconnect.plugins._rate_limit_store import RedisStore as RedisStore
 from trio_tsconnect.plugins._request_id import RequestId as RequestId

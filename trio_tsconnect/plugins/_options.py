@@ -100,6 +100,12 @@ def flag(_instance: Any, attribute: Any, value: Any) -> None:
         raise refuse(attribute.name, "true or false", value)
 
 
+def text(_instance: Any, attribute: Any, value: Any) -> None:
+    """Validate a string."""
+    if not isinstance(value, str):
+        raise refuse(attribute.name, "a string", value)
+
+
 def as_tuple(value: Any) -> Any:
     """Convert an iterable to a tuple, and a single string to a tuple of one."""
     return (value,) if isinstance(value, str) else tuple(value)
