@@ -45,6 +45,7 @@ PUBLIC = {
             "has_request",
             "has_route",
             "response",
+            "response_source",
             "root",
             "client",
             "tag",

@@ -18,7 +18,7 @@ from trio_tsconnect.hooks import TRANSITIONS, AnyTransform, Hooks, InvalidState,
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import URL, Failure, Request, Response, TransactionFailure, is_idempotent, outcome
 from trio_tsconnect.origin import InterceptOrigin, OriginConnection
-from trio_tsconnect.stream import ClientInfo
+from trio_tsconnect.stream import ClientInfo, ResponseSource
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._session import EngineSession
@@ -202,6 +202,12 @@ class EngineTransaction(Transaction):
         if not isinstance(response, Response):
             raise TypeError(f"response must be a Response, not {type(response).__name__}")
         self._response = response
+
+    @property
+    def response_source(self) -> ResponseSource:
+        if self.replaced is None and (self.ended is not None or (self.answer is not None and self.answered_by is None)):
+            return "proxy"
+        return "origin" if self.answer is None else "plugin"
 
     @property
     def root(self) -> EngineTransaction:

@@ -24,7 +24,7 @@ class Withheld(Exception):
 async def relay_transformed(txn: EngineTransaction, http: HTTP1Client, transforms: Transforms) -> None:
     """Forward the response body. The head, which is queued already, goes out with the first write."""
     client = txn.session.http
-    async with transforms.of(_response_pieces(txn, http)) as pieces:
+    async with transforms.of(_response_pieces(txn, http, hold=transforms.holds_head)) as pieces:
         async for piece in pieces:
             txn.response_bytes += len(piece)
             client.queue_body(piece)
@@ -35,7 +35,7 @@ async def relay_transformed(txn: EngineTransaction, http: HTTP1Client, transform
     txn.watch.disarm()
 
 
-async def _response_pieces(txn: EngineTransaction, http: HTTP1Client) -> Pieces:
+async def _response_pieces(txn: EngineTransaction, http: HTTP1Client, *, hold: bool) -> Pieces:
     client = txn.session.http
     while True:
         try:
@@ -45,7 +45,7 @@ async def _response_pieces(txn: EngineTransaction, http: HTTP1Client) -> Pieces:
         if piece:
             yield bytes(piece)
         elif piece is None:
-            if client.queued:  # the head
+            if client.queued and not hold:  # the head
                 await write_to_client(txn)
             txn.watch.arm(Failure.ORIGIN_INACTIVITY, txn.config.inactivity_timeout)
             await fill_response(http)

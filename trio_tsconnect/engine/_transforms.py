@@ -29,6 +29,11 @@ class Transforms:
         self._chain = chain
         self._blame = blame
 
+    @property
+    def holds_head(self) -> bool:
+        """True if the response head must not be sent before the chain has released the first byte of the body."""
+        return any(getattr(transform, "holds_head", False) for _, transform in self._chain)
+
     @asynccontextmanager
     async def of(self, body: Pieces) -> AsyncIterator[Pieces]:
         """Yield the pieces of `body` after all transforms. Every generator of the chain is closed at the end of the block."""

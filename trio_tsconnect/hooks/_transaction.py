@@ -19,7 +19,7 @@ from trio_tsconnect.hooks._session import Session
 from trio_tsconnect.hooks._states import State
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import URL, HeadersInput, Request, Response
-from trio_tsconnect.stream import ClientInfo, FetchedResponse, VirtualConnection, fetch
+from trio_tsconnect.stream import ClientInfo, FetchedResponse, ResponseSource, VirtualConnection, fetch
 
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 """A coroutine function for `Transaction.intercept`: it serves HTTP/1.1 on the given stream."""
@@ -36,6 +36,9 @@ class Transform(Protocol):
     def finish(self) -> bytes | Awaitable[bytes]:
         """Return the rest of the output. Called once, at the end of the body. May be a coroutine method."""
         ...
+
+    # A transform may have an attribute `holds_head = True`: the response head is then sent with the first output, not before. So a failure
+    # of a transform that reads the whole body first is answered with 500.
 
 
 AnyTransform = Transform | Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
@@ -120,6 +123,11 @@ class Transaction(abc.ABC):
     @response.setter
     @abc.abstractmethod
     def response(self, response: Response) -> None: ...
+
+    @property
+    @abc.abstractmethod
+    def response_source(self) -> ResponseSource:
+        """Who has made `response`: "origin" (also a plugin that has intercepted the request), "plugin" (by `respond`) or "proxy"."""
 
     @property
     @abc.abstractmethod

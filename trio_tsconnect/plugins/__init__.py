@@ -8,9 +8,12 @@ from trio_tsconnect.plugins._decode import CODINGS as CODINGS
 from trio_tsconnect.plugins._decode import Decode as Decode
 from trio_tsconnect.plugins._decode import UnknownCoding as UnknownCoding
 from trio_tsconnect.plugins._decode import decode_response as decode_response
+from trio_tsconnect.plugins._error_pages import ErrorPages as ErrorPages
 from trio_tsconnect.plugins._header_rewrite import HeaderRewrite as HeaderRewrite
 from trio_tsconnect.plugins._header_rewrite import HeaderRule as HeaderRule
 from trio_tsconnect.plugins._health_check import HealthCheck as HealthCheck
+from trio_tsconnect.plugins._json import change_request_json as change_request_json
+from trio_tsconnect.plugins._json import change_response_json as change_response_json
 from trio_tsconnect.plugins._mirror import Mirror as Mirror
 from trio_tsconnect.plugins._prefetch import Prefetch as Prefetch
 from trio_tsconnect.plugins._rate_limit import RateLimit as RateLimit

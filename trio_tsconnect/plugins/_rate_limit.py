@@ -15,7 +15,7 @@ from typing import Any, Literal
 import attrs
 import trio
 
-from trio_tsconnect import ConfigError, Plugin, Proxy, Transaction
+from trio_tsconnect import ConfigError, Guard, Proxy, Transaction
 from trio_tsconnect._util import public
 from trio_tsconnect.plugins._options import flag, number, one_of, refuse, text
 from trio_tsconnect.plugins._rate_limit_store import PREFIX, SCHEMES, MemoryStore, RateLimitStore, RedisStore
@@ -47,7 +47,7 @@ def _is_store(_instance: Any, attribute: Any, value: Any) -> None:
 
 
 @public("trio_tsconnect.plugins")
-class RateLimit(Plugin):
+class RateLimit(Guard):
     """Answers requests that exceed `rate` a second, after a burst of `burst`, with 429 (RFC 6585 §4) and `Retry-After`.
 
     Without a shared store each proxy limits on its own. In a shared store, limits with the same `rate`, `burst`, `by` and `store_prefix`
@@ -119,11 +119,8 @@ class RateLimit(Plugin):
         finally:
             self._own_store.close()
 
-    async def post_remap(self, txn: Transaction) -> None:
+    async def judge(self, txn: Transaction) -> None:
         """Take a token, or answer with 429 if there is none."""
-        await self._judge(txn)
-
-    async def _judge(self, txn: Transaction) -> None:
         key = self._key(txn)
         if key is None:
             return
