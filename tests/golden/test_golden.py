@@ -13,7 +13,21 @@ from ._cases import CASES, FOUNDATION, Case, Outcome, Row
 from ._differences import DIFFERENCES, expected, page
 from ._drive import TRANSPORTS, Observed, observe, open_world, options
 
-_WHO = frozenset({"time", "session", "client_connection", "transaction", "root", "client_address", "tag", "id", "internal"})
+_WHO = frozenset(
+    {
+        "time",
+        "session",
+        "client_connection",
+        "transaction",
+        "root",
+        "client_address",
+        "tag",
+        "id",
+        "internal",
+        "client_port",
+        "origin_address",
+    }
+)
 """What a log record says of who the client was, and when."""
 _WHICH_ORIGIN_CONNECTION = frozenset({"origin_connection", "origin_reused"})
 

@@ -46,6 +46,7 @@ PUBLIC = {
             "has_route",
             "response",
             "response_source",
+            "trace",
             "root",
             "client",
             "tag",

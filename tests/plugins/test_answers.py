@@ -182,11 +182,11 @@ async def test_a_trace_goes_on_with_a_span_of_its_own(autojump_clock: Clock) -> 
         kit.origins["site.test"].answer("/")
         await kit.ask(f"GET /\ntraceparent: {PARENT}\ntracestate: a=b")
         (seen,) = kit.origins["site.test"].requests
-        logged = kit.record().plugin["RequestId"]
-        assert seen.headers["traceparent"] == f"00-4bf92f3577b34da6a3ce929d0e0e4736-{logged['span_id']}-01"
+        logged = kit.record()
+        assert seen.headers["traceparent"] == f"00-4bf92f3577b34da6a3ce929d0e0e4736-{logged.span_id}-01"
         assert seen.headers["tracestate"] == "a=b"
-        assert logged["parent_span_id"] == "00f067aa0ba902b7"
-        assert logged["span_id"] != "00f067aa0ba902b7"
+        assert (logged.trace_id, logged.parent_span_id) == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+        assert logged.span_id != "00f067aa0ba902b7"
 
 
 async def test_a_trace_that_cannot_be_read_begins_anew_without_its_state(autojump_clock: Clock) -> None:
@@ -194,10 +194,10 @@ async def test_a_trace_that_cannot_be_read_begins_anew_without_its_state(autojum
         kit.origins["site.test"].answer("/")
         await kit.ask("GET /\ntraceparent: nonsense\ntracestate: a=b")
         (seen,) = kit.origins["site.test"].requests
-        logged = kit.record().plugin["RequestId"]
-        assert seen.headers["traceparent"] == f"00-{logged['trace_id']}-{logged['span_id']}-01"
+        logged = kit.record()
+        assert seen.headers["traceparent"] == f"00-{logged.trace_id}-{logged.span_id}-01"
         assert "tracestate" not in seen.headers
-        assert "parent_span_id" not in logged
+        assert logged.parent_span_id is None
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,10 @@ async def test_the_children_of_a_request_share_its_id_and_lie_within_its_span(au
         kit.origins["site.test"].answer("/")
         kit.origins["site.test"].answer("/part")
         await kit.ask("GET /")
-        whole, part = kit.record().plugin["RequestId"], kit.record("part").plugin["RequestId"]
-        assert (part["request_id"], part["trace_id"]) == (whole["request_id"], whole["trace_id"])
-        assert part["parent_span_id"] == whole["span_id"]
+        whole, part = kit.record(), kit.record("part")
+        assert part.plugin["RequestId"]["request_id"] == whole.plugin["RequestId"]["request_id"]
+        assert (part.trace_id, part.parent_span_id) == (whole.trace_id, whole.span_id)
+        assert part.opened_by == "Asks.post_remap"
 
 
 async def test_a_request_id_may_belong_to_one_remap_rule(autojump_clock: Clock) -> None:

@@ -59,6 +59,7 @@ def open_child(parent: EngineTransaction, options: ConnectOptions, *, detach: bo
     options = attrs.evolve(options, client=options.client or parent.client, internal=options.is_internal, deadline=deadline)
     session: EngineSession
     ours, session = parent.core.open_session(options, parent, nursery=None if detach else parent.session.nursery, detached=detach)
+    session.opened_by = _opener(parent)
     parent.root.descendants += 1  # not before: `open_session` may refuse
     if not detach:
         session.done = trio.Event()
@@ -66,6 +67,13 @@ def open_child(parent: EngineTransaction, options: ConnectOptions, *, detach: bo
         if len(parent.children) > 8:  # forget those that have ended, so that a long transaction does not collect them
             parent.children = tuple([child for child in parent.children if child.done is not None and not child.done.is_set()])
     return ours
+
+
+def _opener(parent: EngineTransaction) -> str | None:
+    """Return the plugin and hook that opens a child now; for a plugin that acts as the origin, its name and `intercept`."""
+    if parent.plugin_name:
+        return f"{parent.plugin_name}.{parent.hook_name}"
+    return f"{parent.answered_by}.intercept" if parent.intercept_origin is not None else None
 
 
 async def end_children(txn: EngineTransaction) -> None:

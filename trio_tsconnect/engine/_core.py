@@ -7,6 +7,7 @@ therefore point in one direction: from the engine to its sessions, and from the 
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from typing import Any, Protocol
 
@@ -80,6 +81,9 @@ class Core:
         self.log = log
         # False means that no record needs to be built.
         self.logs: bool = not isinstance(log, Nowhere)
+        self.noted: frozenset[bytes] = frozenset({b"host", b"user-agent", b"referer"}) if self.logs else frozenset()
+        """Names of the request fields that the log needs, in lower case."""
+        self.process: int = os.getpid()
         self.proxy = proxy
         self.open_session = open_session
         self.remap: RemapTable = RemapTable(config.remap)

@@ -194,6 +194,8 @@ async def _read_request(txn: EngineTransaction) -> None:
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
     if txn.config.underscores == "drop":
         drop_underscored(request.headers)
+    if wanted := txn.core.noted:
+        txn.noted = {name: value for _, name, value in request.headers.fields if name in wanted}
     request.sent_over(txn.client.scheme, _own_authority(txn, request))
     txn.request = request
     txn.method, txn.seen_target, txn.version = request.method, request.target, request.version
@@ -245,7 +247,7 @@ async def _ask_origin(txn: EngineTransaction, origin: Origin) -> None:
         txn.origin = connection
         if holder:
             connection.give_up = lambda: txn.watch.fire(Failure.CLIENT_STALLED)
-        txn.origin_id, txn.origin_reused = connection.id, connection.reused
+        txn.origin_id, txn.origin_reused, txn.origin_address = connection.id, connection.reused, connection.address
         try:
             await (connect_tunnel if txn.method == "CONNECT" else exchange)(txn, connection)
             return

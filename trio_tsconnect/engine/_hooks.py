@@ -28,7 +28,7 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
     for method in methods:
         if txn.answer is not None and not _is_asked(txn, method):
             continue
-        txn.plugin_name, txn.guarding = plugin_name(method), is_guard(method)
+        txn.plugin_name, txn.guarding, txn.hook_name = plugin_name(method), is_guard(method), method.__name__
         request, response = txn._request, txn._response
         target = None if request is None else request.target
         status = 0 if response is None else response.status

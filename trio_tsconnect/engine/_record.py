@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.log import LogRecord
+from trio_tsconnect.stream import TLSInfo
 
 
 def make_record(txn: EngineTransaction) -> LogRecord:
@@ -14,7 +15,8 @@ def make_record(txn: EngineTransaction) -> LogRecord:
     if protocol == "http/1.1" and txn.version == "1.0":
         protocol = "http/1.0"
     assert txn.ended is not None
-    return LogRecord(
+    noted = txn.noted or {}
+    record = LogRecord(
         time=txn.wall_time,
         session=session.number,
         client_connection=client.connection or session.number,
@@ -44,4 +46,27 @@ def make_record(txn: EngineTransaction) -> LogRecord:
         ended=txn.ended,
         plugin=dict(txn.plugin_log),
         deadline_left=txn.deadline_left and dict(txn.deadline_left),
+        process=txn.core.process,
+        client_port=client.port,
+        host=_text(noted.get(b"host")),
+        user_agent=_text(noted.get(b"user-agent")),
+        referer=_text(noted.get(b"referer")),
+        request_head_bytes=session.http.head_size if txn.has_request else 0,
+        response_head_bytes=session.http.response_head_size if txn.status is not None else 0,
+        origin_address=txn.origin_address,
+        opened_by=session.opened_by,
     )
+    if client.tls is not None:
+        _add_tls(record, client.tls)
+    if txn.trace is not None:
+        record.trace_id, record.span_id, record.parent_span_id = txn.trace.trace, txn.trace.span, txn.trace.parent
+    return record
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _add_tls(record: LogRecord, tls: TLSInfo) -> None:
+    record.tls_version, record.tls_cipher = tls.version, tls.cipher
+    record.tls_server_name, record.tls_resumed = tls.server_name, tls.resumed

@@ -40,6 +40,8 @@ class EngineSession(Session):
     # Initial values. As class attributes they cost a session nothing until they are assigned.
     deadline: float = math.inf
     """Trio time at which the timer calls `due`; infinite if no deadline is set."""
+    opened_by: str | None = None
+    """Plugin and hook that opened the connection of a child; None for others."""
     detached: bool = False
     """True for a child that may outlive its parent."""
     counts_as_internal: bool = False

@@ -16,7 +16,7 @@ from trio_tsconnect.engine._transforms import Transforms
 from trio_tsconnect.engine._watch import Pace, Watch
 from trio_tsconnect.hooks import TRANSITIONS, AnyTransform, Hooks, InvalidState, OriginFailure, Proxy, State, Transaction
 from trio_tsconnect.log import Ended
-from trio_tsconnect.message import URL, Failure, Request, Response, TransactionFailure, is_idempotent, outcome
+from trio_tsconnect.message import URL, Failure, Request, Response, TraceContext, TransactionFailure, is_idempotent, outcome
 from trio_tsconnect.origin import InterceptOrigin, OriginConnection
 from trio_tsconnect.stream import ClientInfo, ResponseSource
 
@@ -92,6 +92,13 @@ class EngineTransaction(Transaction):
     """Name of the plugin whose hook runs now."""
     guarding: bool = False
     """True if that plugin is a `Guard`."""
+    hook_name: str = ""
+    """Name of the hook that runs now."""
+    origin_address: str | None = None
+    """Address that the origin connection used last was made to."""
+    noted: dict[bytes, bytes] | None = None
+    """Fields of the request as received, by name in lower case, that the log needs."""
+    trace: TraceContext | None = None
     expects_continue: bool = False
     """True if the request that is forwarded has `Expect: 100-continue`."""
     expectation_met: bool = False

@@ -18,7 +18,7 @@ from trio_tsconnect.hooks._proxy import Proxy
 from trio_tsconnect.hooks._session import Session
 from trio_tsconnect.hooks._states import State
 from trio_tsconnect.log import Ended
-from trio_tsconnect.message import URL, HeadersInput, Request, Response
+from trio_tsconnect.message import URL, HeadersInput, Request, Response, TraceContext
 from trio_tsconnect.stream import ClientInfo, FetchedResponse, ResponseSource, VirtualConnection, fetch
 
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
@@ -85,6 +85,8 @@ class Transaction(abc.ABC):
     """Number of attempts at an origin."""
     ended: Ended | None
     """How the transaction ended; None while it is in progress."""
+    trace: TraceContext | None
+    """Position in a distributed trace, which a plugin such as `RequestId` sets; in the record `trace_id`, `span_id`, `parent_span_id`."""
     data: dict[Any, Any]
     """Storage for plugins, kept until the transaction ends. `DataKey` gives typed entries; other keys must be distinct."""
 

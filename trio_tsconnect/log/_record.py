@@ -103,11 +103,50 @@ class LogRecord:
     """Entries of plugins, by plugin name. They are read when the line is written, so do not change them after the record was written."""
     deadline_left: dict[str, float] | None = None
     """For each state that was entered, the seconds left until the deadline at that moment; None without a deadline."""
+    process: int = 0
+    """Process id of the proxy."""
+    request_head_bytes: int = 0
+    """Bytes of the request head received from the client: request line and fields, as HTTP/1.1."""
+    response_head_bytes: int = 0
+    """Bytes of the final response head passed to the connection of the client, as HTTP/1.1."""
+    client_port: int | None = None
+    """Port of the client; None if unknown."""
+    host: str | None = None
+    """Host field of the request as received; None if there was none."""
+    user_agent: str | None = None
+    """User-Agent field of the request as received."""
+    referer: str | None = None
+    """Referer field of the request as received."""
+    tls_version: str | None = None
+    """TLS version of the connection of the client, for example ``TLSv1.3``; None without TLS."""
+    tls_cipher: str | None = None
+    """Cipher suite of the connection of the client."""
+    tls_server_name: str | None = None
+    """Host name that the client requested in its TLS handshake (SNI)."""
+    tls_resumed: bool | None = None
+    """True if the client resumed a TLS session; None without TLS."""
+    origin_address: str | None = None
+    """Address that the origin connection was made to: ``host:port``, or the path of a Unix socket; None if there was no connection."""
+    opened_by: str | None = None
+    """Plugin and hook that opened the connection of a child, for example ``AuthRequest.read_request``; None for others."""
+    trace_id: str | None = None
+    """Id of the trace (W3C Trace Context), if a plugin has set one."""
+    span_id: str | None = None
+    """Id of the transaction within its trace."""
+    parent_span_id: str | None = None
+    """Id of the span that caused the transaction."""
+    request_headers: dict[str, str] | None = None
+    """Fields of the request as received that the configuration selects, by name in lower case; None if it selects none."""
+    response_headers: dict[str, str] | None = None
+    """Fields of the response as sent that the configuration selects, by name in lower case; None if it selects none."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as a dict with the names and the order of the JSON line. Missing values are None; `plugin` is not copied."""
+        """Return the record as a dict with the names and the order of the JSON line; `plugin` is not copied.
+
+        A missing value is None. The fields from `client_port` on are left out if they are missing, because most records lack most of them.
+        """
         ended = self.ended
-        return {
+        fields = {
             "time": iso_time(self.time),
             "session": self.session,
             "client_connection": self.client_connection,
@@ -137,7 +176,14 @@ class LogRecord:
             "ended": {"by": ended.by, "why": ended.why, "state": ended.state},
             "plugin": self.plugin,
             "deadline_left": None if self.deadline_left is None else _to_micros(self.deadline_left),
+            "process": self.process,
+            "request_head_bytes": self.request_head_bytes,
+            "response_head_bytes": self.response_head_bytes,
         }
+        for name in _OPTIONAL:
+            if (value := getattr(self, name)) is not None:
+                fields[name] = value
+        return fields
 
     def to_json(self) -> str:
         """Return the record as one line of ASCII JSON, without the line end. Never raises.
@@ -147,6 +193,10 @@ class LogRecord:
         return to_json_line(self.as_dict())
 
 
+_OPTIONAL = tuple(
+    "client_port host user_agent referer tls_version tls_cipher tls_server_name tls_resumed origin_address opened_by trace_id span_id"
+    " parent_span_id request_headers response_headers".split()
+)
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=lambda value: _safe_repr(value)).encode
 
 

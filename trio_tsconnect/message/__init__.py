@@ -50,6 +50,8 @@ from trio_tsconnect.message._strict import check_request as check_request
 from trio_tsconnect.message._strict import check_response as check_response
 from trio_tsconnect.message._strict import check_switch as check_switch
 from trio_tsconnect.message._strict import check_trailers as check_trailers
+from trio_tsconnect.message._trace import TraceContext as TraceContext
+from trio_tsconnect.message._trace import parse_traceparent as parse_traceparent
 from trio_tsconnect.message._twins import drop_claimed as drop_claimed
 from trio_tsconnect.message._twins import drop_twins as drop_twins
 from trio_tsconnect.message._twins import drop_underscored as drop_underscored

@@ -34,7 +34,7 @@ from trio_tsconnect._util import public
 from trio_tsconnect.config import OriginConfig
 from trio_tsconnect.message import Failure, TransactionFailure
 from trio_tsconnect.origin._origin import Origin
-from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input
+from trio_tsconnect.stream import HeadLimits, HTTP1Client, Parser, close_now, has_input, peer_name
 
 Holder = tuple[Hashable, ...]
 """Keys by which a place is counted: the client connection and the client address. Empty for internal requests and without a limit."""
@@ -49,6 +49,8 @@ class OriginConnection:
     stream: trio.abc.Stream
     http: HTTP1Client
     id: int
+    address: str | None = None
+    """Address that the connection was made to, for the log."""
     uses: int = 0
     idle_until: float = 0.0
     holder: Holder = ()
@@ -240,7 +242,7 @@ class Pool:
         http = HTTP1Client(stream, limits=self._limits, parser=self._parser)
         if config.lenient:
             http.lenient = config.lenient
-        return OriginConnection(origin, stream, http, self._next_id())
+        return OriginConnection(origin, stream, http, self._next_id(), peer_name(stream))
 
     def _give_room(self, origin: Origin, place: _Place, holder: Holder) -> None:
         """Give a place back. Grant waiters the right to connect, as far as there is room; remove the origin if nothing is left of it."""

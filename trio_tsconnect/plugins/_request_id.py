@@ -13,52 +13,17 @@ import attrs
 
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect._util import public
+from trio_tsconnect.message import TraceContext, parse_traceparent
 from trio_tsconnect.plugins._options import field_name, flag
 
 _ID = re.compile(r"[A-Za-z0-9._~:+/=@-]{1,128}")
-# §3.2: version "-" trace-id "-" parent-id "-" trace-flags; later versions may append "-" and more.
-_TRACEPARENT = re.compile(r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?")
-
-
-@attrs.frozen
-class TraceContext:
-    """The position of a request in a trace."""
-
-    trace: str
-    """The id of the trace: 32 hexadecimal digits."""
-    span: str
-    """The id of this request: 16 hexadecimal digits."""
-    parent: str | None
-    """The span of the parent request; None if the trace begins here."""
-    flags: str
-    """Two hexadecimal digits. The lowest bit is set if the trace is recorded."""
-
-    def to_field(self) -> str:
-        """Return the `traceparent` value for the next hop."""
-        return f"00-{self.trace}-{self.span}-{self.flags}"
-
-    def child(self) -> TraceContext:
-        """Return a new span within this one."""
-        return TraceContext(self.trace, secrets.token_hex(8), self.span, self.flags)
-
-
-def parse_traceparent(value: str | None) -> TraceContext | None:
-    """Parse a `traceparent` value. Its `parent-id` becomes the span. Return None if it is invalid; a new trace must then begin (§3.2.2)."""
-    match = _TRACEPARENT.fullmatch(value or "")
-    if match is None or match["version"] == "ff" or (match["version"] == "00" and match["more"]):
-        return None
-    if not match["trace"].strip("0") or not match["parent"].strip("0"):
-        return None
-    return TraceContext(
-        match["trace"], match["parent"], None, match["flags"] if match["version"] == "00" else f"0{int(match['flags'], 16) & 1}"
-    )
 
 
 @public("trio_tsconnect.plugins")
 class RequestId(Plugin):
     """Gives every request an id and a trace context, and sends them to the origin. The client gets the id.
 
-    The log record has `request_id`, `trace_id`, `span_id`, and `parent_span_id` if there is a parent. A child of another request gets the
+    The log record has `request_id` among the entries of the plugin, and the fields `trace_id`, `span_id` and `parent_span_id`. A child of another request gets the
     id of its parent, unless it has its own, and its span is within the parent's span.
     """
 
@@ -119,7 +84,5 @@ class RequestId(Plugin):
             context = above.child()
         headers.claim("traceparent")
         headers.add("traceparent", context.to_field())
-        txn.log["trace_id"], txn.log["span_id"] = context.trace, context.span
-        if context.parent is not None:
-            txn.log["parent_span_id"] = context.parent
+        txn.trace = context
         return context

@@ -4,6 +4,7 @@ from trio_tsconnect.stream._client_info import ClientInfo as ClientInfo
 from trio_tsconnect.stream._client_info import TLSInfo as TLSInfo
 from trio_tsconnect.stream._client_info import describe_client as describe_client
 from trio_tsconnect.stream._client_info import own_authority as own_authority
+from trio_tsconnect.stream._client_info import peer_name as peer_name
 from trio_tsconnect.stream._fetch import FetchedResponse as FetchedResponse
 from trio_tsconnect.stream._fetch import FetchError as FetchError
 from trio_tsconnect.stream._fetch import fetch as fetch

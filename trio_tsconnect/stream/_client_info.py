@@ -25,6 +25,8 @@ class TLSInfo:
     """Name of the cipher suite."""
     server_name: str | None = None
     """Host name that the client requested (SNI, RFC 6066 §3), if known."""
+    resumed: bool | None = None
+    """True if the client resumed an earlier TLS session; None if unknown."""
     certificate: dict[str, Any] | None = attrs.field(default=None, hash=False)
     """Verified certificate of the client, as returned by `ssl.SSLSocket.getpeercert`; None if there is none."""
 
@@ -126,11 +128,26 @@ def _describe_tls(stream: trio.SSLStream[Any]) -> tuple[TLSInfo, str | None]:
             version=stream.version(),
             cipher=cipher[0] if cipher else None,
             server_name=getattr(stream.context, "requested_server_name", None),
+            resumed=stream.session_reused,
             certificate=stream.getpeercert() or None,
         )
         return info, stream.selected_alpn_protocol()
     except (trio.NeedHandshakeError, ssl.SSLError, ValueError):
         return TLSInfo(), None
+
+
+@public("trio_tsconnect.stream")
+def peer_name(stream: trio.abc.Stream) -> str | None:
+    """Return the address of the peer of a socket, as `host:port` or the path of a Unix socket. None for other streams."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    sock = getattr(transport, "socket", None)
+    try:
+        peer = sock.getpeername() if sock is not None else None
+    except OSError:
+        return None
+    if isinstance(peer, tuple):
+        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+    return str(peer) if peer else None
 
 
 def _peer_address(transport: trio.abc.Stream) -> str | tuple[str, int]:

@@ -80,6 +80,8 @@ class HTTP1Connection:
     _writing = False
     _queued = 0
     _head_in_queue = False
+    response_head_size = 0
+    """Bytes of the last response head that was queued."""
     head_sent: bool = False
     """True if the last final head that was queued has been written to the stream completely."""
 
@@ -179,6 +181,11 @@ class HTTP1Connection:
     def _finish_body(self) -> None:
         self._body_read = True
         self._chunks = None
+
+    @property
+    def head_size(self) -> int:
+        """Bytes of the last head that was read."""
+        return len(self._head)
 
     @property
     def body_complete(self) -> bool:

@@ -96,7 +96,9 @@ class HTTP1Server(HTTP1Connection):
         """Queue a response head with the framing `body`. For an interim response (1xx) pass `NO_BODY`."""
         if response.status >= 200 or response.status == 101:
             self._expect_head()
-        self._put(response_to_bytes(response))
+        head = response_to_bytes(response)
+        self.response_head_size = len(head)
+        self._put(head)
         if response.status >= 200:
             self._sending, self._unsent, self._sent = body, body.length, False
 
