@@ -76,7 +76,7 @@ class LogRecord:
     method: str | None = None
     """Method as received; None if no request could be parsed."""
     url: str | None = None
-    """Absolute request URI before remapping. If the transaction ended before remapping, the target as received in the request line."""
+    """URL that the client asks for, in absolute form. If it is not valid, the target as received in the request line."""
     origin_url: str | None = None
     """Absolute URI at the origin, after remapping."""
     remap_rule: str | None = None
