@@ -19,8 +19,17 @@ closes an abandoned coroutine.
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 
 import trio
+
+_LONGEST_FILE, _LONGEST_FUNCTION = 100, 80
+_NOT_THE_AUTHORS = sys.stdlib_module_names | {"outcome", "trio", "trio_tsconnect"}  # outcome is part of how trio runs a task
+# Read through the base classes: a subclass may define these names itself, and its code could raise.
+_traceback_of = BaseException.__dict__["__traceback__"].__get__
+_members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 def sort_out(exc: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -44,6 +53,42 @@ def describe(exc: BaseException) -> str:
         if sort_out(worse)[1] is not None:
             raise
         return f"{name}: (no text: __str__ raised {type(worse).__name__})"
+
+
+def place(exc: BaseException, module: str | None) -> str:
+    """Return where an exception was raised, as `FILE:LINE in FUNCTION`; `unknown` if it has no traceback.
+
+    That is the innermost frame of `module`, the module of the plugin's class. Without one, it is the innermost frame outside of this
+    package, trio and the standard library; without that, the innermost frame. FILE has one parent folder at most: a log may be read by
+    those who must not see the paths of the machine. Of an exception group the first leaf counts. Never raises, and returns at most 200
+    characters.
+    """
+    frames = list(_frames(exc))
+    if not frames:
+        return "unknown"
+    own = [each for each in frames if module is not None and _module_of(each[0]) == module]
+    foreign = [each for each in frames if _module_of(each[0]).partition(".")[0] not in _NOT_THE_AUTHORS]
+    frame, line = (own or foreign or frames)[-1]
+    code = frame.f_code
+    file = "/".join(code.co_filename.replace("\\", "/").split("/")[-2:])
+    return f"{file[-_LONGEST_FILE:]}:{line or '?'} in {code.co_qualname[:_LONGEST_FUNCTION]}"
+
+
+def _frames(exc: BaseException) -> Iterator[tuple[FrameType, int | None]]:
+    """Return the frames and lines of the first leaf, the innermost last; those of its group if the leaf was never raised."""
+    traceback: TracebackType | None = _traceback_of(exc)
+    while isinstance(exc, BaseExceptionGroup):
+        exc = _members_of(exc)[0]
+        traceback = _traceback_of(exc) or traceback
+    while traceback is not None:
+        yield traceback.tb_frame, traceback.tb_lineno
+        traceback = traceback.tb_next
+
+
+def _module_of(frame: FrameType) -> str:
+    """Return the name of the module of a frame; empty for code from `exec` that has none."""
+    name = dict.get(frame.f_globals, "__name__")
+    return name if type(name) is str else ""
 
 
 def _is_not_its_doing(exc: BaseException) -> bool:

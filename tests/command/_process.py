@@ -72,9 +72,9 @@ def announced_ports(said: str) -> list[int]:
 
 
 @asynccontextmanager
-async def serving(config: Path, *, listeners: int = 1, command: Sequence[str] = COMMAND) -> AsyncIterator[Serving]:
+async def serving(config: Path, *options: str, listeners: int = 1, command: Sequence[str] = COMMAND) -> AsyncIterator[Serving]:
     """A `tsconnect serve` that has announced so many listeners; killed if it is still there at the end."""
-    process = await trio.lowlevel.open_process([*command, "serve", str(config)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    process = await trio.lowlevel.open_process([*command, "serve", *options, str(config)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     server = Serving(process)
     try:
         with trio.fail_after(LIMIT):

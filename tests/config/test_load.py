@@ -238,11 +238,18 @@ def test_options_become_what_they_are_annotated_with(folder: Path) -> None:
         "by_name = { s = { name = 1 } }": "options.by_name.s.name: must be a string, got 1",
         "cuont = 1": 'options.cuont: unknown key; did you mean "count"?',
         'text = "wrong"': "options.text: must not be wrong",
-        'text = "worse"': "options: Rich cannot be created (RuntimeError: so it goes)",
     }.items(),
 )
 def test_an_option_of_another_kind_is_refused_by_its_key(folder: Path, text: str, line: str) -> None:
     assert fault(folder, f'[[plugin]]\nuse = "ts_beside:Rich"\n[plugin.options]\nrate = 1\n{text}') == f"plugin[0].{line}"
+
+
+def test_a_constructor_that_fails_is_named_with_its_line(folder: Path) -> None:
+    said = fault(folder, '[[plugin]]\nuse = "ts_beside:Rich"\n[plugin.options]\nrate = 1\ntext = "worse"')
+    source = (folder / "ts_beside.py").read_text().splitlines()
+    line = next(number for number, text in enumerate(source, 1) if "so it goes" in text)
+    place = f"in {folder / 'ts_beside.py'}, line {line}"
+    assert said == f"plugin[0].options: Rich cannot be created (RuntimeError: so it goes {place})"
 
 
 def test_a_validator_of_attrs_speaks_in_the_same_line(folder: Path) -> None:

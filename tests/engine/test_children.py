@@ -242,7 +242,9 @@ async def test_a_transform_of_a_request_that_fails_is_a_500_with_its_plugins_nam
         assert (await world.connect().ask(POST.replace(b"abc", b"bad"))).status == 500
         record = await world.record()
         assert how(record) == ("plugin", "plugin")
-        assert record.plugin["Transforming"]["failed"] == {"hook": "transform", "exception": "ValueError: bad piece"}
+        failed = record.plugin["Transforming"]["failed"]
+        assert (failed["hook"], failed["exception"]) == ("transform", "ValueError: bad piece")
+        assert failed["at"].endswith(" in Wrap.feed")
 
 
 async def test_a_transform_of_a_response_that_fails_within_it_cuts_it_visibly() -> None:

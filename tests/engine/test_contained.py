@@ -21,6 +21,12 @@ ERRORS = [SystemExit(3), KeyboardInterrupt("its own"), GeneratorExit(), asyncio.
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 
 
+@pytest.fixture(autouse=True)
+def _unraised() -> None:
+    for error in ERRORS:  # else it would still say where another test has raised it
+        error.__traceback__ = None
+
+
 async def stale_cancelled() -> trio.Cancelled:
     """One that was kept when its scope was left."""
     with trio.CancelScope() as scope:
@@ -47,7 +53,7 @@ def failing(hook: str, error: BaseException | None) -> Plugin:
 
 @pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"origin_failed"}))
 @pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
-async def test_what_ends_a_process_ends_one_transaction(hook: str, error: BaseException | None) -> None:
+async def test_what_ends_a_process_ends_one_transaction(hook: str, error: BaseException | None, caplog: pytest.LogCaptureFixture) -> None:
     async with open_world(replying(OK), plugins=[failing(hook, error)]) as world:
         first = world.connect()
         await first.send(GET)
@@ -58,7 +64,11 @@ async def test_what_ends_a_process_ends_one_transaction(hook: str, error: BaseEx
     assert status == (200 if closing else 500)
     assert how(world.records[0]) == (("proxy", "complete") if closing else ("plugin", "plugin"))
     if hook != "session_close":
-        assert world.records[0].plugin["Failing"]["failed"]["hook"] == hook
+        failed = world.records[0].plugin["Failing"]["failed"]
+        assert failed["hook"] == hook
+        assert failed["at"].startswith("engine/test_")
+    assert f"plugin Failing failed in {hook}" in caplog.text
+    assert " at engine/test_" in caplog.text
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
@@ -81,7 +91,10 @@ async def test_transform_that_leaves_is_its_plugins_failure(error: BaseException
         await world.connect().ask(GET.replace(b"\r\n\r\n", b"\r\nX-Leave: 1\r\n\r\n"))
         assert (await world.connect().ask()).body == b"hello"
     assert how(world.records[0]) == ("plugin", "plugin")
-    assert world.records[0].plugin["Adding"]["failed"]["hook"] == "transform"
+    failed = world.records[0].plugin["Adding"]["failed"]
+    assert failed["hook"] == "transform"
+    assert failed["at"].startswith("engine/test_contained.py:")
+    assert failed["at"].endswith(f".Leaving.{step}")
 
 
 @pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
@@ -100,11 +113,13 @@ async def test_intercept_that_leaves_is_an_origin_that_failed(error: BaseExcepti
     async with open_proxy(plugins=[make_plugin("Playing", intercept, "pre_remap")], log=log) as proxy:
         assert (await Wire(proxy.connect()).ask(GET.replace(b"\r\n\r\n", b"\r\nX-Leave: 1\r\n\r\n"))).status == 502
         assert (await Wire(proxy.connect()).ask()).status == 200
-    assert log.records[0].plugin["Playing"]["failed"]["hook"] == "intercept"
+    failed = log.records[0].plugin["Playing"]["failed"]
+    assert failed["hook"] == "intercept"
+    assert failed["at"].startswith("engine/test_contained.py:")
 
 
 @pytest.mark.parametrize("error", [*ERRORS, None], ids=repr)
-async def test_plugin_whose_own_task_leaves_ends_it_alone(error: BaseException | None) -> None:
+async def test_plugin_whose_own_task_leaves_ends_it_alone(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> None:
     class Running(Plugin):
         async def run(self, proxy: Proxy) -> None:
             raise error or await stale_cancelled()
@@ -112,6 +127,9 @@ async def test_plugin_whose_own_task_leaves_ends_it_alone(error: BaseException |
     async with open_world(replying(OK), plugins=[Running()]) as world:
         await trio.testing.wait_all_tasks_blocked()
         assert (await world.connect().ask()).status == 200
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("plugin Running ended in run() at engine/test_contained.py:")
+    assert ("Running.run" if error else "stale_cancelled") in message
 
 
 async def test_failure_within_a_nursery_of_a_hook_is_named() -> None:

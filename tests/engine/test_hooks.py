@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -135,7 +136,9 @@ async def test_an_exception_in_a_hook_is_a_500_with_the_plugins_name_and_hurts_n
         (record,) = world.records
         assert how(record) == ("plugin", "plugin")
         assert record.status == 500
-        assert record.plugin["Raiser"]["failed"] == {"hook": hook, "exception": "RuntimeError: the plugin's own fault"}
+        failed = dict(record.plugin["Raiser"]["failed"])
+        assert re.fullmatch(r"engine/test_hooks\.py:\d+ in raiser\.<locals>\.fail", failed.pop("at"))
+        assert failed == {"hook": hook, "exception": "RuntimeError: the plugin's own fault"}
         assert f"plugin Raiser failed in {hook}" in caplog.text
         assert world.taken() == (0, 0)
         assert calls == ["transaction_close", "session_close"][: len(calls)]

@@ -51,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("serve", help="serve the listeners of a configuration file", description=_describe(serve))
     verb.add_argument("config", metavar="CONFIG", help="a TOML file")
-    verb.set_defaults(run=lambda options: serve(options.config))
+    verb.add_argument(
+        "--reload-plugins",
+        action="store_true",
+        help="for developers: load the file and your plugins again when they change, and finish requests in progress",
+    )
+    verb.set_defaults(run=lambda options: serve(options.config, reload_plugins=options.reload_plugins))
 
     verb = verbs.add_parser("check", help="validate a configuration file", description=_describe(check))
     verb.add_argument("config", metavar="CONFIG", help="a TOML file")

@@ -53,18 +53,26 @@ def http1_context(certificate: str, key: str) -> ssl.SSLContext:
 
 async def serve_http1(proxy: Proxy, stream: trio.abc.Stream) -> None:
     """Serve a client stream with HTTP/1.1. A TLS handshake that fails or takes longer than `http.header_timeout` closes the stream."""
-    if isinstance(stream, trio.SSLStream):
-        with trio.move_on_after(proxy.config.http.header_timeout):
-            try:
-                await stream.do_handshake()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            else:
-                await proxy.serve_stream(stream)
-                return
-        await trio.aclose_forcefully(stream)
-        return
-    await proxy.serve_stream(stream)
+    if await shake_hands(stream, proxy.config.http.header_timeout):
+        await proxy.serve_stream(stream)
+
+
+async def shake_hands(stream: trio.abc.Stream, seconds: float) -> bool:
+    """Do the TLS handshake of a stream that has one, within `seconds`. Otherwise close the stream and return False.
+
+    So a proxy that is replaced during the handshake is not given a stream that it would have to close.
+    """
+    if not isinstance(stream, trio.SSLStream):
+        return True
+    with trio.move_on_after(seconds):
+        try:
+            await stream.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        else:
+            return True
+    await trio.aclose_forcefully(stream)
+    return False
 
 
 @attrs.frozen(kw_only=True)

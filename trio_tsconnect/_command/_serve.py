@@ -1,8 +1,8 @@
 """`tsconnect serve`: serve a configuration file until a signal, then drain.
 
-Three nested parts end in the order of a drain. First the listeners: they are closed at the first signal, so new clients are refused at
-once. Then the proxy with its log, after at most `http.drain_timeout`. Last the tasks of clients, which `open_proxy` has ended by then. A
-second signal cancels all three.
+Four nested parts end in the order of a drain. First the listeners: they are closed at the first signal, so new clients are refused at
+once. Then the proxy, and those that it has replaced, after at most `http.drain_timeout`. Then the tasks of clients, which `open_proxy` has
+ended by then. Last the log, which all proxies share. A second signal cancels the first three.
 
 Invariant: after a signal the process ends in bounded time, whatever its code does. A cancellation cannot end a hook that blocks the loop,
 an application that catches and ignores it, or a thread that never returns. So each signal also sets the time at which a thread ends the
@@ -16,16 +16,20 @@ import os
 import resource
 import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
 import trio
 
-from trio_tsconnect import JsonLinesLog, Log, LogConfig, Proxy, ProxyConfig, open_proxy
-from trio_tsconnect._command._listen import Door, Protocols, close_doors, find_protocols, open_doors
+from trio_tsconnect import JsonLinesLog, Log, LogConfig, Proxy, ProxyConfig
+from trio_tsconnect._command._generations import Generations
+from trio_tsconnect._command._listen import Door, Protocols, close_doors, find_protocols, open_doors, shake_hands
+from trio_tsconnect._command._reload import Reloader
 from trio_tsconnect._command._say import CommandError, say, why
 from trio_tsconnect.config import warnings
 from trio_tsconnect.log import StderrLog
@@ -34,7 +38,7 @@ logger = logging.getLogger("trio_tsconnect")
 _AT_ONCE = 0.5  # seconds after a second signal for an orderly end, in which every record is written
 
 
-def serve(file: str) -> int:
+def serve(file: str, *, reload_plugins: bool = False) -> int:
     """Serve the listeners of a configuration file until a signal.
 
     The first SIGTERM or SIGINT drains: new connections are refused, and transactions in progress are finished, for at most
@@ -42,9 +46,11 @@ def serve(file: str) -> int:
     transactions that are alive.
     """
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    ours, began = frozenset(sys.modules), time.time()
     config = ProxyConfig.from_toml(file)
+    reloader = Reloader(file, config, ignored=ours, since=began) if reload_plugins else None
     _allow_many_connections()
-    return trio.run(partial(_Server(config).run, file))
+    return trio.run(partial(_Server(config, reloader).run, file))
 
 
 def _allow_many_connections() -> None:
@@ -59,27 +65,39 @@ def _allow_many_connections() -> None:
 @attrs.define(eq=False)
 class _Server:
     config: ProxyConfig
+    reloader: Reloader | None = None
     stopping: trio.Event = attrs.Factory(trio.Event)
     everything: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    proxy: Proxy | None = None
+    proxies: Generations | None = None
     status: int = 0
 
     async def run(self, file: str) -> int:
         speak = find_protocols()
-        longest = self.config.http.drain_timeout + self.config.http.close_timeout
-        ending = _Ending(self._stop, self._end_at_once, longest=longest)
+        ending = _Ending(self._stop, self._end_at_once, longest=self._longest)
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGUSR1) as signals, ending:
             doors = await open_doors(self.config, speak, file)
             try:
                 log = _open_log(self.config.log or LogConfig(), file)
-                with self.everything:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._heed, signals, log)
-                        await self._serve(doors, speak, log)
-                        nursery.cancel_scope.cancel()
+                async with _written(log, self.config.http.close_timeout):
+                    with self.everything:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(self._heed, signals, log)
+                            await self._serve(doors, speak, log)
+                            nursery.cancel_scope.cancel()
             finally:
                 await close_doors(doors)
         return self.status
+
+    def _longest(self) -> float:
+        """Return the seconds that a drain may take. Called in another thread."""
+        return max(config.http.drain_timeout + config.http.close_timeout for config in self._configs())
+
+    def _configs(self) -> list[ProxyConfig]:
+        """Return the configurations of the proxies that are alive; before the first, the one that it will have."""
+        return [proxy.config for proxy in self._living()] or [self.config]
+
+    def _living(self) -> tuple[Proxy, ...]:
+        return self.proxies.living if self.proxies else ()
 
     async def _heed(self, signals: AsyncIterable[int], log: Log) -> None:
         async for number in signals:
@@ -90,7 +108,8 @@ class _Server:
 
     def _stop(self) -> None:
         """Start to drain, at the first signal."""
-        say(f"draining for at most {self.config.http.drain_timeout:g} s; a second signal ends at once")
+        seconds = max(config.http.drain_timeout for config in self._configs())
+        say(f"draining for at most {seconds:g} s; a second signal ends at once")
         self.stopping.set()
 
     def _end_at_once(self, status: int) -> None:
@@ -99,22 +118,26 @@ class _Server:
         self.everything.cancel()
 
     def _show_what_is_alive(self) -> None:
-        roots = self.proxy.tree() if self.proxy else ()
+        roots = [root for proxy in self._living() for root in proxy.tree()]
         say("\n".join(["transactions alive:", *(root.to_text() for root in roots)]) if roots else "transactions alive: none")
 
     async def _serve(self, doors: list[Door], speak: Protocols, log: Log) -> None:
-        # The clients' nursery is the outer one: `open_proxy` must drain and log their transactions before their tasks are cancelled.
+        # The clients' nursery is the outer one: the proxies must drain and log their transactions before their tasks are cancelled.
         async with trio.open_nursery() as clients:
-            async with open_proxy(self.config, log=log) as self.proxy:
-                await self._welcome(doors, speak, self.proxy, clients)
+            async with trio.open_nursery() as nursery:
+                self.proxies = Generations(nursery, log)
+                await self.proxies.replace(self.config)
+                await self._welcome(doors, speak, self.proxies, clients)
+                self.proxies.end()
             clients.cancel_scope.cancel()
 
-    async def _welcome(self, doors: list[Door], speak: Protocols, proxy: Proxy, clients: trio.Nursery) -> None:
+    async def _welcome(self, doors: list[Door], speak: Protocols, proxies: Generations, clients: trio.Nursery) -> None:
         """Accept clients until the first signal. All listeners are closed when this returns."""
 
         async def handle(stream: trio.abc.Stream) -> None:
             try:
-                await speak.serve(proxy, stream)
+                if self.reloader is None or await shake_hands(stream, proxies.current.config.http.header_timeout):
+                    await speak.serve(proxies.current, stream)
             except Exception:  # an exception of one connection must not cancel the others
                 logger.exception("a connection failed with an unexpected exception")
                 await trio.aclose_forcefully(stream)
@@ -128,6 +151,8 @@ class _Server:
                 say("serving HTTP/1.1 only: HTTP/2 needs the package h2: pip install 'trio-tsconnect[h2]'")
             for door in doors:
                 say(f"listening {door.url} ({speak.names})")
+            if self.reloader is not None:
+                accepting.start_soon(self.reloader.run, proxies)
             await self.stopping.wait()
             accepting.cancel_scope.cancel()
 
@@ -140,10 +165,10 @@ class _Ending:
     interrupt any line of Python, so it must not take a lock: it starts no thread and sets no `threading.Event`.
     """
 
-    def __init__(self, stop: Callable[[], None], end_at_once: Callable[[int], None], *, longest: float) -> None:
+    def __init__(self, stop: Callable[[], None], end_at_once: Callable[[int], None], *, longest: Callable[[], float]) -> None:
         self._stop = stop
         self._end_at_once = end_at_once
-        self._longest = longest  # seconds from the first signal to the end
+        self._longest = longest  # returns the seconds from the first signal to the end
         self._token = trio.lowlevel.current_trio_token()
         self._count = 0
 
@@ -177,7 +202,7 @@ class _Ending:
         if not os.read(read_end, 1):
             os.close(read_end)
             return
-        if not select.select([read_end], [], [], self._longest)[0]:
+        if not select.select([read_end], [], [], self._longest())[0]:
             _say_if_heard("some tasks or threads did not end in time: the process exits without them")
             os._exit(0)
         status = 128 + os.read(read_end, 1)[0]
@@ -189,6 +214,24 @@ def _say_if_heard(text: str) -> None:
     """Write a line to standard error if that does not block. A reader that has stopped reading must not delay the end of the process."""
     if select.select([], [2], [], 0)[1]:
         os.write(2, f"{text}\n".encode())
+
+
+@asynccontextmanager
+async def _written(log: Log, seconds: float) -> AsyncIterator[None]:
+    """Run a log for the length of a `with` block, and give it `seconds` for its last records. The block must be what is cancelled."""
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope(shield=True)
+        nursery.start_soon(_run_log, log, scope, name="log")
+        try:
+            yield
+        finally:
+            log.close()
+            scope.deadline = trio.current_time() + seconds
+
+
+async def _run_log(log: Log, scope: trio.CancelScope) -> None:
+    with scope:
+        await log.run()
 
 
 def _open_log(config: LogConfig, file: str) -> Log:

@@ -17,7 +17,7 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.config._checks import ConfigError, as_tuple, one_of, optional_flag, shown
+from trio_tsconnect.config._checks import ConfigError, as_strings, as_tuple, one_of, optional_flag, shown
 from trio_tsconnect.message import Failure, TransactionFailure, is_token
 from trio_tsconnect.stream import ClientInfo
 
@@ -73,6 +73,12 @@ def _check_certificates(_instance: Any, attribute: Any, value: Any) -> None:
             raise ConfigError(f"must be {_CERTIFICATE_FORMS}, got {shown(text)}", key=f"{attribute.name}[{index}]")
 
 
+def as_rules(value: Iterable[AccessRule] | AccessRule) -> tuple[AccessRule, ...]:
+    """Convert access rules, or a single one, to a tuple."""
+    converted: tuple[AccessRule, ...] = as_tuple(value)
+    return converted
+
+
 @public("trio_tsconnect")
 @attrs.resolve_types
 @attrs.frozen(kw_only=True)
@@ -81,13 +87,13 @@ class AccessRule:
 
     action: Literal["allow", "deny"] = field(validator=one_of("allow", "deny"))
     """Action for a request that matches: `allow` it, or `deny` it with 403."""
-    clients: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_clients)
+    clients: tuple[str, ...] = field(default=(), converter=as_strings, validator=_check_clients)
     """Client addresses and networks (`10.0.0.0/8`). Matches if the client address is one of them or is in one of them. Empty: any."""
-    methods: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_methods)
+    methods: tuple[str, ...] = field(default=(), converter=as_strings, validator=_check_methods)
     """Request methods, case-sensitive. Matches if the method is one of them. Empty: any method."""
     internal: bool | None = field(default=None, validator=optional_flag)
     """True matches internal requests, made by this process for itself. False matches requests made for a client. None matches both."""
-    certificates: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_certificates)
+    certificates: tuple[str, ...] = field(default=(), converter=as_strings, validator=_check_certificates)
     """Names in the client's verified TLS certificate (`CN=ops`, `DNS:ops.example`; `*` for any verified certificate). Matches if the
     certificate has one of them. Empty: certificates are not checked."""
 

@@ -157,7 +157,16 @@ def each(kind: type, *, name: str = "") -> Validator:
 
 
 def as_tuple(value: Any) -> Any:
-    """Convert any iterable to a tuple. A single value, including a string, becomes a tuple of one."""
+    """Convert any iterable to a tuple. A single value, including a string, becomes a tuple of one.
+
+    Fields use converters of their own that call this one: type checkers take the type of a field's argument from its converter.
+    """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         return (value,)
     return tuple(value)
+
+
+def as_strings(value: Iterable[str]) -> tuple[str, ...]:
+    """Convert strings, or a single one, to a tuple."""
+    converted: tuple[str, ...] = as_tuple(value)
+    return converted

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.config._access import AccessRule
+from trio_tsconnect.config._access import AccessRule, as_rules
 from trio_tsconnect.config._checks import ConfigError, as_tuple, each, instance_of
 from trio_tsconnect.config._http2 import Http2Limits
 from trio_tsconnect.config._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, split_connect_pattern
-from trio_tsconnect.config._plugin_base import PluginBase
-from trio_tsconnect.config._remap import RemapRule
+from trio_tsconnect.config._plugin_base import PluginBase, as_plugins
+from trio_tsconnect.config._remap import RemapRule, as_remap
+
+
+def _as_listeners(value: Iterable[ListenConfig] | ListenConfig) -> tuple[ListenConfig, ...]:
+    converted: tuple[ListenConfig, ...] = as_tuple(value)
+    return converted
 
 
 def _check_listen(_instance: Any, attribute: Any, value: tuple[ListenConfig, ...]) -> None:
@@ -34,7 +40,7 @@ def _check_listen(_instance: Any, attribute: Any, value: tuple[ListenConfig, ...
 class ProxyConfig:
     """The complete configuration of a proxy. Creating it with an invalid value raises `ConfigError`, a `ValueError`."""
 
-    remap: tuple[RemapRule, ...] = field(default=(), converter=as_tuple, validator=each(RemapRule))
+    remap: tuple[RemapRule, ...] = field(default=(), converter=as_remap, validator=each(RemapRule))
     """Remap rules: which requests go to which origin. The most specific matching rule is used, in whatever order they are listed."""
     http: HttpConfig = field(factory=HttpConfig, validator=instance_of(HttpConfig, expected="an HttpConfig"))
     """Limits, timeouts and protocol behaviour towards clients."""
@@ -44,12 +50,12 @@ class ProxyConfig:
     """TLS trust, timeouts and connection pool towards origins."""
     log: LogConfig | None = field(default=None, validator=attrs.validators.optional(instance_of(LogConfig, expected="a LogConfig or None")))
     """Destination for log records. None discards them. A configuration file without a `[log]` table logs to standard error."""
-    access: tuple[AccessRule, ...] = field(default=(), converter=as_tuple, validator=each(AccessRule))
+    access: tuple[AccessRule, ...] = field(default=(), converter=as_rules, validator=each(AccessRule))
     """Access rules. The first rule that matches a request decides; a request that matches no rule is allowed."""
-    listen: tuple[ListenConfig, ...] = field(default=(), converter=as_tuple, validator=[each(ListenConfig), _check_listen])
+    listen: tuple[ListenConfig, ...] = field(default=(), converter=_as_listeners, validator=[each(ListenConfig), _check_listen])
     """Addresses that `tsconnect serve` listens on. Code that embeds a proxy opens its own listeners."""
     plugins: tuple[PluginBase, ...] = field(
-        default=(), converter=as_tuple, validator=each(PluginBase, name="Plugin"), metadata={"key": "plugin"}
+        default=(), converter=as_plugins, validator=each(PluginBase, name="Plugin"), metadata={"key": "plugin"}
     )
     """Plugins for every transaction, run before those passed to `open_proxy`. In a file: `[[plugin]]` tables with `use` and `options`."""
 

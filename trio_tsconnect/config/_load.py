@@ -127,7 +127,7 @@ def make_plugin(plugin: type[PluginBase], options: Any) -> PluginBase:
     except ConfigError:
         raise
     except Exception as exc:
-        raise ConfigError(f"{plugin.__qualname__} cannot be created ({type(exc).__name__}: {exc})") from exc
+        raise ConfigError(f"{plugin.__qualname__} cannot be created ({type(exc).__name__}: {exc}{_where(exc)})") from exc
     return made
 
 

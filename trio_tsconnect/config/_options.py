@@ -16,7 +16,7 @@ from attrs import field
 from trio_tsconnect._util import public
 from trio_tsconnect.config._checks import (
     ConfigError,
-    as_tuple,
+    as_strings,
     count,
     file_name,
     flag,
@@ -140,7 +140,7 @@ class HttpConfig:
     """For any other expectation: `refuse` with 417, or `forward` it."""
     deadline_header: str | None = field(default=None, converter=_none_if_empty, validator=_check_via)
     """Field that tells the origin the milliseconds left until the deadline of the transaction. Empty or None: no such field."""
-    connect: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_connect)
+    connect: tuple[str, ...] = field(default=(), converter=as_strings, validator=_check_connect)
     """Allowed targets of CONNECT, as `host:port`. The host may be `*` or `*.domain`, the port `*`. Any other target gets 403. The default
     allows none."""
     parser: Literal["h11", "fast"] = field(default="h11", validator=[one_of("h11", "fast"), _check_parser])
@@ -205,7 +205,7 @@ class OriginConfig:
     """Seconds that an idle connection is kept for another request. Then it is closed. 0 keeps none."""
     max_idle: int | None = field(default=64, validator=count(least=0, optional=True))
     """Maximum idle connections kept for one origin. One more is closed when it becomes idle. None: no limit."""
-    lenient: tuple[str, ...] = field(default=(), converter=as_tuple, validator=_check_lenient)
+    lenient: tuple[str, ...] = field(default=(), converter=as_strings, validator=_check_lenient)
     """Protocol errors of origins that are tolerated: `chunk_padding`, white space after a chunk size; `status`, a status code above 599,
     which is forwarded as it is. Any error that is not listed here gives 502."""
     max_retries: int = field(default=5, validator=count(least=0))

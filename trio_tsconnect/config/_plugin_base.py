@@ -6,7 +6,10 @@ A configuration contains plugins, and plugins use transactions, which contain th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from trio_tsconnect._util import public
+from trio_tsconnect.config._checks import as_tuple
 
 
 @public("trio_tsconnect.config")
@@ -15,3 +18,9 @@ class PluginBase:
 
     log_name: str = ""
     """Name of the plugin in the log. "" means the class name, followed by `#2`, `#3` and so on for further instances in one proxy."""
+
+
+def as_plugins(value: Iterable[PluginBase] | PluginBase) -> tuple[PluginBase, ...]:
+    """Convert plugins, or a single one, to a tuple."""
+    converted: tuple[PluginBase, ...] = as_tuple(value)
+    return converted

@@ -18,11 +18,11 @@ import attrs
 from attrs import field
 
 from trio_tsconnect._util import public
-from trio_tsconnect.config._access import AccessRule
+from trio_tsconnect.config._access import AccessRule, as_rules
 from trio_tsconnect.config._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
 from trio_tsconnect.config._options import HttpConfig, OriginConfig
 from trio_tsconnect.config._played import check_origin, is_origin_scheme
-from trio_tsconnect.config._plugin_base import PluginBase
+from trio_tsconnect.config._plugin_base import PluginBase, as_plugins
 from trio_tsconnect.message import DEFAULT_PORTS, URL, parse_authority
 
 _HTTP_OVERRIDES = frozenset(
@@ -52,7 +52,7 @@ _FROM_FORMS = '"http://host/path", "//host/path" (any scheme) or "/path" (any ho
 _TO_FORMS = '"http://host/path", "https://host/path", "unix:/socket" (with ":/path" after it for a base path) or "asgi:package.module:app"'
 
 
-def _freeze_overrides(config: Any) -> Any:
+def _freeze_overrides(config: Mapping[str, object] | None) -> Mapping[str, object] | None:
     return MappingProxyType(dict(config)) if isinstance(config, Mapping) else config
 
 
@@ -97,9 +97,9 @@ class RemapRule:
     """PEM file of the certificate authorities to trust for this origin; implies `verify`. None: `origin.ca_file`."""
     verify: bool | None = field(default=None, kw_only=True, validator=optional_flag)
     """Verify the certificate and name of this origin. None: `origin.verify`."""
-    plugins: tuple[PluginBase, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(PluginBase, name="Plugin"))
+    plugins: tuple[PluginBase, ...] = field(default=(), kw_only=True, converter=as_plugins, validator=each(PluginBase, name="Plugin"))
     """Plugins for the transactions of this rule, run after those of the proxy. In a file: names, or tables with `use` and `options`."""
-    access: tuple[AccessRule, ...] = field(default=(), kw_only=True, converter=as_tuple, validator=each(AccessRule))
+    access: tuple[AccessRule, ...] = field(default=(), kw_only=True, converter=as_rules, validator=each(AccessRule))
     """Access rules for this rule. A request must be allowed by them and by those of the proxy."""
     config: Mapping[str, object] | None = field(
         default=None, kw_only=True, converter=_freeze_overrides, validator=_check_overrides, hash=False
@@ -209,6 +209,12 @@ def _parse_path(path: str, key: str) -> str:
     if any(segment in (".", "..") for segment in unquote(path).split("/")):
         raise ConfigError(f"{shown(path)} has dot segments, expected a path without them", key=key)
     return path
+
+
+def as_remap(value: Iterable[RemapRule] | RemapRule) -> tuple[RemapRule, ...]:
+    """Convert remap rules, or a single one, to a tuple."""
+    converted: tuple[RemapRule, ...] = as_tuple(value)
+    return converted
 
 
 @public("trio_tsconnect.config")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_tsconnect._contain import describe, sort_out
+from trio_tsconnect._contain import describe, place, sort_out
 from trio_tsconnect.engine._changes import check_changes
 from trio_tsconnect.hooks import HookMethod, State, Transaction, is_guard, plugin_name
 from trio_tsconnect.message import BadRequest, Failure, TransactionFailure
@@ -76,6 +76,11 @@ def blame(txn: EngineTransaction, method: HookMethod, exc: BaseException) -> Tra
     return _blame(txn, plugin_name(method), getattr(method, "__name__", "hook"), exc)
 
 
+def note_failure(method: HookMethod, exc: BaseException) -> dict[str, str]:
+    """Return what the log record says about an exception of a hook: the hook, the exception, and where it was raised."""
+    return _note(getattr(method, "__name__", "hook"), exc, type(method.__self__).__module__)  # type: ignore[attr-defined]
+
+
 def blame_transform(txn: EngineTransaction, name: str, exc: BaseException) -> TransactionFailure:
     """Log an exception of a transform as a failure of the plugin `name`. Return the failure to raise instead."""
     return _blame(txn, name, "transform", exc)
@@ -87,9 +92,14 @@ def blame_intercept(txn: EngineTransaction, name: str, exc: BaseException) -> No
 
 
 def _blame(txn: EngineTransaction, name: str, hook: str, exc: BaseException) -> TransactionFailure:
-    txn.plugin_log.setdefault(name, {})["failed"] = {"hook": hook, "exception": describe(exc)}
-    logger.error("plugin %s failed in %s (transaction %d)", name, hook, txn.number, exc_info=exc)
+    module = next((type(plugin).__module__ for plugin in txn.hooks.plugins if plugin.log_name == name), None)
+    txn.plugin_log.setdefault(name, {})["failed"] = noted = _note(hook, exc, module)
+    logger.error("plugin %s failed in %s (transaction %d) at %s", name, hook, txn.number, noted["at"], exc_info=exc)
     return TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
+
+
+def _note(hook: str, exc: BaseException, module: str | None) -> dict[str, str]:
+    return {"hook": hook, "exception": describe(exc), "at": place(exc, module)}
 
 
 async def fire_closing(subject: EngineSession | EngineTransaction, methods: tuple[HookMethod, ...], seconds: float) -> None:
@@ -111,7 +121,8 @@ async def fire_closing(subject: EngineSession | EngineTransaction, methods: tupl
                 if failure is not None and txn is not None:
                     blame(txn, method, failure)
                 elif failure is not None:
-                    logger.error("plugin %s failed in %s", plugin_name(method), getattr(method, "__name__", "hook"), exc_info=failure)
+                    noted = note_failure(method, failure)
+                    logger.error("plugin %s failed in %s at %s", plugin_name(method), noted["hook"], noted["at"], exc_info=failure)
                 if passing is not None:
                     raise passing from None
     if txn is not None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_tsconnect._contain import sort_out
+from trio_tsconnect._contain import place, sort_out
 from trio_tsconnect._util import public
 from trio_tsconnect.config import ProxyConfig, load_origin
 from trio_tsconnect.engine._core import Nowhere
@@ -123,6 +123,7 @@ async def _run_plugin(plugin: Plugin, proxy: Proxy) -> None:
     except BaseException as exc:
         failure, passing = sort_out(exc)
         if failure is not None:
-            logger.error("plugin %s ended in run()", type(plugin).__name__, exc_info=failure)
+            kind = type(plugin)
+            logger.error("plugin %s ended in run() at %s", kind.__name__, place(failure, kind.__module__), exc_info=failure)
         if passing is not None:
             raise passing from None

@@ -14,11 +14,11 @@ import math
 
 import trio
 
-from trio_tsconnect._contain import describe, sort_out
+from trio_tsconnect._contain import sort_out
 from trio_tsconnect.engine._actions import ServedTransaction
 from trio_tsconnect.engine._core import next_id
 from trio_tsconnect.engine._flow import run_transaction
-from trio_tsconnect.engine._hooks import fire_closing
+from trio_tsconnect.engine._hooks import fire_closing, note_failure
 from trio_tsconnect.engine._session import EngineSession
 from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.hooks import plugin_name
@@ -145,9 +145,9 @@ async def _start(session: EngineSession) -> None:
             failure, passing = sort_out(exc)
             if failure is not None:
                 name = plugin_name(method)
-                logger.error("plugin %s failed in session_start (session %d)", name, session.number, exc_info=failure)
                 failed = TransactionFailure(Failure.PLUGIN, "A plugin failed.", plugin=name)
-                failed.log = {"hook": "session_start", "exception": describe(failure)}
+                failed.log = noted = note_failure(method, failure)
+                logger.error("plugin %s failed in session_start (session %d) at %s", name, session.number, noted["at"], exc_info=failure)
                 session.failures += (failed,)
             if passing is not None:
                 raise passing from None
