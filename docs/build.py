@@ -6,6 +6,7 @@ python docs/build.py --check    exit with 1 where something has changed and was 
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -31,9 +32,9 @@ sys.path.insert(0, str(HERE.parent))  # as a script it finds only what is beside
 from docs import _errors
 from docs._reference import documented
 
-PAGES = ("transaction.md", "plugins.md", "api.md", "errors.md")
+PAGES = ("transaction.md", "plugins.md", "api.md", "errors.md", "tutorial/five_plugins.md", "tutorial/gateway.md")
 
-_REGION = re.compile(r"(<!-- begin: (?P<name>[A-Za-z0-9 ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+_REGION = re.compile(r"(<!-- begin: (?P<name>[\w. ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
 
 def state_diagram() -> str:
@@ -58,7 +59,10 @@ def state_table() -> str:
 
 def hook_table() -> str:
     """Each hook, in its own words."""
-    rows = [f"| `{name}` | {_first_paragraph(getattr(Plugin, name), without='Source: ')} | `{there}` |" for name, there in HOOKS.items()]
+    rows = [
+        f"| `{name}` | {_first_paragraph(getattr(Plugin, name), without='Source: ')} | {f'`{there}`' if there else 'none'} |"
+        for name, there in HOOKS.items()
+    ]
     return "\n".join(["| hook | when, and what for | Traffic Server |", "|---|---|---|", *rows])
 
 
@@ -99,6 +103,25 @@ def cause_table() -> str:
 def error_table() -> str:
     """Every error text."""
     return _errors.table()
+
+
+def example_parts(file: str, *names: str) -> str:
+    """Parts of an example: its classes, functions and constants of these names. `imports` stands for all of its imports."""
+    text = (HERE.parent / "examples" / file).read_text(encoding="utf-8")
+    lines, body = text.splitlines(), ast.parse(text).body
+    parts: dict[str, tuple[int, int]] = {}
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        begin, end = node.lineno - 1, node.end_lineno or node.lineno
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            parts["imports"] = (parts.get("imports", (begin, 0))[0], end)
+        elif isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            parts[node.name] = (begin, end)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            documented = isinstance(following, ast.Expr) and following.end_lineno
+            parts[node.targets[0].id] = (begin, documented or end)
+    shown = ["\n".join(lines[begin:end]) for begin, end in (parts[name] for name in names)]
+    space = "\n" if all(name.isupper() for name in names) else "\n\n\n"
+    return f"```python\n{space.join(shown)}\n```"
 
 
 def rule_options() -> str:
@@ -204,7 +227,13 @@ REGIONS: dict[str, Callable[[], str]] = {
 
 def build(text: str) -> str:
     """A page with its generated regions as they should be."""
-    return _REGION.sub(lambda region: f"{region[1]}{REGIONS[region['name']]()}\n{region[3]}", text)
+    return _REGION.sub(lambda region: f"{region[1]}{_region(region['name'])}\n{region[3]}", text)
+
+
+def _region(name: str) -> str:
+    """The text of a region, by its name. `plugin.py Greeter main` is two parts of an example."""
+    file, *names = name.split()
+    return example_parts(file, *names) if file.endswith(".py") else REGIONS[name]()
 
 
 def main(arguments: list[str]) -> int:

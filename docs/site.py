@@ -20,7 +20,15 @@ from docs import _draw, _reference
 
 BUILD = HERE.parent / "build"
 PARTS: dict[str, list[str]] = {
-    "Tutorial": ["tutorial/index", "tutorial/embed", "tutorial/plugin", "tutorial/testing", "tutorial/deploy"],
+    "Tutorial": [
+        "tutorial/index",
+        "tutorial/embed",
+        "tutorial/plugin",
+        "tutorial/five_plugins",
+        "tutorial/gateway",
+        "tutorial/testing",
+        "tutorial/deploy",
+    ],
     "How to": [
         "howto/index",
         "howto/stream-an-api",

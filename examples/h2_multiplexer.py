@@ -81,7 +81,7 @@ class Hello(Plugin):
 
     async def read_request(self, txn: Transaction) -> None:
         """Answer the request."""
-        txn.respond(200, f"you asked for {txn.request.target}\n")
+        txn.respond(200, f"you asked for {txn.request.url.path}\n")
 
 
 async def ask(proxy: Proxy, requests: int) -> None:

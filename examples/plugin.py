@@ -1,4 +1,4 @@
-"""A plugin that answers requests, changes responses, adds fields to the log, and has its own task.
+"""A plugin that answers requests, changes responses, adds fields to the log, and has its own task; and a guard that blocks a path.
 
 python examples/plugin.py
 """
@@ -9,11 +9,20 @@ import json
 
 import trio
 
-from trio_tsconnect import ConnectOptions, MemoryLog, Plugin, Proxy, ProxyConfig, Request, Transaction, open_proxy
+from trio_tsconnect import ConnectOptions, Guard, MemoryLog, Plugin, Proxy, ProxyConfig, Request, Transaction, open_proxy
+
+
+class Private(Guard):
+    """Refuses every request below /private, whatever other plugins answer."""
+
+    async def judge(self, txn: Transaction) -> None:
+        """Refuse the request. `under` knows the other spellings of the path that an origin may accept."""
+        if txn.request.url.under("/private"):
+            txn.respond(403, "not for you\n")
 
 
 class Greeter(Plugin):
-    """Answers every path, those below /private with 403, and sends one request itself when the proxy starts."""
+    """Answers every path, and sends one request itself when the proxy starts."""
 
     def __init__(self) -> None:
         self.warm = trio.Event()
@@ -27,10 +36,7 @@ class Greeter(Plugin):
 
     async def read_request(self, txn: Transaction) -> None:
         """Answer the request. This is the earliest hook that can do so: the request head was just read."""
-        if txn.request.target.startswith("/private"):
-            txn.respond(403, "not for you\n")
-            return
-        name = txn.request.target.strip("/") or "world"
+        name = "/".join(txn.request.url.segments) or "world"
         txn.log["greeted"] = name
         txn.respond(200, f"hello, {name}\n")
 
@@ -40,11 +46,11 @@ class Greeter(Plugin):
 
 
 async def main() -> None:
-    """Run the plugin's own request, one that is answered with 200, and one that is answered with 403."""
+    """Run the plugin's own request, one that is answered with 200, and two that are answered with 403."""
     log, greeter = MemoryLog(), Greeter()
-    async with open_proxy(ProxyConfig(), plugins=[greeter], log=log) as proxy:
+    async with open_proxy(ProxyConfig(), plugins=[Private(), greeter], log=log) as proxy:
         await greeter.warm.wait()
-        for path in ("/trio", "/private/notes"):
+        for path in ("/trio", "/private/notes", "/x/..%2F%70rivate"):
             async with proxy.fetch(Request("GET", path, {"Host": "greeter.example"})) as response:
                 text = (await response.body.read()).decode().strip()
                 print(f"{path}: {response.status} {text} (X-Greeter: {response.headers['X-Greeter']})")

@@ -55,6 +55,7 @@ def test_every_option_of_every_plugin_is_explained() -> None:
     page = (DOCS / "plugins.md").read_text()
     for name in (
         "AuthRequest",
+        "ErrorPages",
         "Prefetch",
         "Mirror",
         "Aggregate",
@@ -66,3 +67,13 @@ def test_every_option_of_every_plugin_is_explained() -> None:
     ):
         assert build.option_table(name) in page
         assert f'use = "trio_tsconnect.plugins:{name}"' in page or f'"trio_tsconnect.plugins:{name}"' in page
+
+
+def test_code_of_a_tutorial_is_that_of_its_example() -> None:
+    example = (DOCS.parent / "examples" / "five_plugins.py").read_text()
+    for names in (["imports"], ["Private"], ["NoSniff", "Timings", "main"]):
+        shown = build.example_parts("five_plugins.py", *names)
+        assert shown.startswith("```python\n")
+        for part in shown.removeprefix("```python\n").removesuffix("\n```").split("\n\n\n"):
+            assert f"{part}\n" in example
+    assert build.example_parts("llm_gateway.py", "MAX_PROMPT", "CLIENT").count('"""') == 4

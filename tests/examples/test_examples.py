@@ -17,13 +17,22 @@ SHOWS = {
     r"log: 127\.0\.0\.1 asked for http://shop\.example/cart, and http://127\.0\.0\.1:\d+/v1/cart answered 200\n",
     "plugin.py": r"/trio: 200 hello, trio \(X-Greeter: 1\)\n"
     r"/private/notes: 403 not for you \(X-Greeter: 1\)\n"
-    r'log: /warm-up 200 tag=warm-up plugin=\{"Greeter": \{"greeted": "warm-up"\}\}\n'
-    r'log: /trio 200 tag=None plugin=\{"Greeter": \{"greeted": "trio"\}\}\n'
-    r"log: /private/notes 403 tag=None plugin=\{\}\n",
+    r"/x/\.\.%2F%70rivate: 403 not for you \(X-Greeter: 1\)\n"
+    r'log: http://greeter\.example/warm-up 200 tag=warm-up plugin=\{"Greeter": \{"greeted": "warm-up"\}\}\n'
+    r'log: http://greeter\.example/trio 200 tag=None plugin=\{"Greeter": \{"greeted": "trio"\}\}\n'
+    r"log: http://greeter\.example/private/notes 403 tag=None plugin=\{\}\n"
+    r"log: http://greeter\.example/x/\.\.%2F%70rivate 403 tag=None plugin=\{\}\n",
+    "five_plugins.py": r'/apple: 200 \{"name":"apple"\} \(nosniff\)\n'
+    r"/pear: 410 sold out \(nosniff\)\n"
+    r"/plum: 404 no answer is scripted for GET /plum \(nosniff\)\n"
+    r"/private/accounts: 403 not for you \(nosniff\)\n"
+    r"/x/\.\.%2F%70rivate: 403 not for you \(nosniff\)\n"
+    r"(log: http://shop\.example/\S+ took 0 s\n){5}"
+    r"5 of 8 records matched a row by tag, id \(3 have no key\); 3 of 8 rows matched no record \(3 have no key\)\n",
     "virtual_connection.py": r"<VirtualConnection .* tag='example' id=42 .*>\n"
     r"(HTTP/1\.1 200 OK\n(\S+: .*\n)+\nten past four\n\n){2}"
-    r"log: tag=example id=42 internal=True GET /clock 200\n"
-    r"log: tag=example id=42 internal=True GET /clock\?again 200\n",
+    r"log: tag=example id=42 internal=True GET http://clock\.example/clock 200\n"
+    r"log: tag=example id=42 internal=True GET http://clock\.example/clock\?again 200\n",
     "count_streams.py": r"connections that speak h2: 3\n"
     r"connections that speak internal/cron: 1\n"
     r"streams on HTTP/2 connection \d+: 3\nstreams on HTTP/2 connection \d+: 1\nstreams on HTTP/2 connection \d+: 8\n"

@@ -42,6 +42,7 @@ PUBLIC = {
             "data",
             "proxy",
             "request",
+            "can_retry",
             "has_request",
             "has_route",
             "response",

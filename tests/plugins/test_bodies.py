@@ -12,7 +12,7 @@ import trio
 
 from tests.plugins._kit import open_kit
 from trio_tsconnect import AccessRule, ConfigError, Plugin, RemapRule, Transaction
-from trio_tsconnect.plugins import ErrorPages, change_request_json, change_response_json
+from trio_tsconnect.plugins import ErrorPages, ask_readable, change_request_json, change_response_json
 
 Clock = trio.testing.MockClock
 
@@ -128,6 +128,37 @@ async def test_json_that_cannot_be_changed_is_not_forwarded(autojump_clock: Cloc
             assert kit.records[0].ended.by == "plugin"
             assert (await kit.ask("POST /fine\nContent-Type: application/json", body=body)).status == 500
         assert (await kit.ask("GET /fine")).status == 200
+
+
+async def test_empty_body_stays_empty_and_a_part_is_not_forwarded(autojump_clock: Clock) -> None:
+    async with open_kit(Changing()) as kit:
+        kit.origins["site.test"].answer("/empty", headers=JSON)
+        kit.origins["site.test"].answer("/part", 206, b'{"a":', headers={**JSON, "Content-Range": "bytes 0-4/9"})
+        assert ((await kit.ask("GET /empty")).status, (await kit.ask("GET /empty")).body) == (200, b"")
+        assert (await kit.ask("GET /part")).status == 500
+
+
+async def test_origin_is_asked_for_what_can_be_read(autojump_clock: Clock) -> None:
+    class Reads(Plugin):
+        async def send_request(self, txn: Transaction) -> None:
+            ask_readable(txn)
+
+    async with open_kit(Reads()) as kit:
+        origin = kit.origins["site.test"]
+        origin.answer("/")
+        await kit.ask("GET /\nRange: bytes=0-4\nIf-Range: x\nAccept-Encoding: gzip;q=0.5, compress, deflate")
+        await kit.ask("GET /\nAccept-Encoding: compress")
+        await kit.ask("GET /")
+        asked = [request.headers for request in origin.requests]
+        assert [fields.get("accept-encoding") for fields in asked] == ["gzip;q=0.5, deflate", "identity", None]
+        assert not {"range", "if-range"} & {name.lower() for name in asked[0]}
+
+
+async def test_pages_of_the_origin_and_transforms_of_its_body_go_together(autojump_clock: Clock, tmp_path: Path) -> None:
+    async with open_kit(Changing(), pages(tmp_path, of=("origin",))) as kit:
+        kit.origins["site.test"].answer("/", 500, b"{}", headers=JSON)
+        reply = await kit.ask("GET /")
+    assert (reply.status, reply.text) == (500, "<p>sorry</p>")
 
 
 async def test_other_bodies_are_not_touched(autojump_clock: Clock) -> None:

@@ -10,7 +10,7 @@ import trio
 from trio.abc import Clock
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect import ClientInfo, ConfigError, ConnectOptions, HttpConfig, Plugin, RemapRule
+from trio_tsconnect import ClientInfo, ConfigError, ConnectOptions, HttpConfig, Plugin, RemapRule, Transaction
 from trio_tsconnect.logstats import summarize
 from trio_tsconnect.plugins import Aggregate, AuthRequest, BackgroundFetch, Mirror, Prefetch, Source
 from trio_tsconnect.testing import Answer, OriginRequest, exchange
@@ -278,6 +278,19 @@ async def test_other_paths_and_methods_are_not_taken_over(autojump_clock: Clock)
         assert (await kit.ask("POST /all")).status == 201
         assert (await kit.ask("GET /all2")).status == 404
         assert (await kit.ask("HEAD /all")).body == b""
+
+
+async def test_aggregate_and_an_application_go_together_in_either_order(autojump_clock: Clock) -> None:
+    class App(Plugin):
+        async def pre_remap(self, txn: Transaction) -> None:
+            if txn.answered_by is None and not txn.internal:
+                txn.intercept(lambda stream: stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp"))
+
+    for plugins in ([App(), aggregate(("a", "/a"))], [aggregate(("a", "/a")), App()]):
+        async with open_kit(*plugins) as kit:
+            kit.origins["site.test"].answer("/a", body="a")
+            assert [part["body"] for part in (await kit.ask("GET /all")).json()] == ["a"]
+            assert (await kit.ask("GET /")).body == b"app"
 
 
 async def test_an_aggregate_may_belong_to_one_remap_rule(autojump_clock: Clock) -> None:

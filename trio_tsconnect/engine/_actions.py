@@ -30,6 +30,8 @@ class ServedTransaction(EngineTransaction):
             fields.setdefault("Content-Type", "text/plain; charset=utf-8")
         content = bytes(body)
         self._answer(status)
+        if self.origin_status is not None:
+            self.forget_response()
         self.answer = content
         self._response = Response(status, fields)
 

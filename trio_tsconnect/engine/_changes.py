@@ -59,7 +59,9 @@ def _check_target(txn: EngineTransaction, request: Request) -> None:
             if exc.cause == "bad_target":  # other errors (no Host, for example) are the client's
                 raise ValueError(exc.detail) from None
     elif txn.method != "CONNECT" and not (txn.state is State.SEND_REQUEST and request.target[0] in "/*"):
-        URL.parse(request.target)
+        url = URL.parse(request.target)
+        if txn.state is State.SEND_REQUEST and (url.host, url.port) != (txn.uri.host, txn.uri.port):
+            raise ValueError(f"the origin {txn.uri.authority} is chosen already: change request.url up to post_remap, or use retry()")
 
 
 def _check_host(request: Request) -> None:

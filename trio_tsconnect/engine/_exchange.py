@@ -67,6 +67,7 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
         await fire(txn, txn.hooks.send_request)
         check_replaced(txn)
         settle_request(txn)
+    txn.earlier_transforms = txn.response_transforms
     if txn.config.underscores == "owned":  # after the hooks, so that the fields they have set count as owned
         deadline_header = txn.config.deadline_header
         drop_twins(txn.request.headers, (deadline_header.lower().encode(),) if deadline_header else ())

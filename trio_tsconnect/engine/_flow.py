@@ -174,8 +174,9 @@ async def _judge_by_rule(txn: EngineTransaction) -> None:
         return
     match = core.remap.match(txn.request.url)
     if match is not None and core.has_guards(match.rule):
-        txn.rule, txn.hooks = match.rule, core.hooks_of(match.rule)
+        txn.rule, txn.hooks, txn.uri = match.rule, core.hooks_of(match.rule), match.target
         judge(txn, match.rule.access)
+        txn.request.target = txn.origin_url = str(match.target)  # the guards of a rule always see the URL at the origin
         await fire(txn, tuple(method for method in txn.hooks.post_remap if is_guard(method)))
 
 
@@ -270,6 +271,7 @@ def _retry_at(txn: EngineTransaction) -> Origin:
     """Return the origin for the target that a plugin has passed to `retry`. Also set the request target and Host."""
     target, txn.retry_target = txn.retry_target, None
     assert target is not None
+    txn.forget_response()
     if txn.retry_elsewhere:
         txn.intercept_origin = None
     txn.request.target = target

@@ -20,13 +20,13 @@ logger = logging.getLogger("trio_tsconnect")
 
 
 async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
-    """Run the hooks of one kind, one after another. Once a plugin has answered, only the hooks that `_is_asked` tells are run.
+    """Run the hooks of one kind, one after another. Once a plugin has answered or asked for another attempt, `_is_asked` tells which.
 
     Raise `TransactionFailure` if a hook raises, or leaves an invalid change. Later hooks are not run then. A cancellation in effect and a
     Ctrl-C are raised again; anything else, such as SystemExit, is a failure of the plugin.
     """
     for method in methods:
-        if txn.answer is not None and not _is_asked(txn, method):
+        if (txn.answer is not None or txn.retry_target is not None) and not _is_asked(txn, method):
             continue
         txn.plugin_name, txn.guarding, txn.hook_name = plugin_name(method), is_guard(method), method.__name__
         request, response = txn._request, txn._response
@@ -54,10 +54,12 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
 
 
 def _is_asked(txn: EngineTransaction, method: HookMethod) -> bool:
-    """Return True if a hook runs although a plugin has called `respond`: its own, that of a guard, or one for the response."""
-    if txn.state is not State.READ_REQUEST and txn.state is not State.REMAP:
+    """Return True if a hook runs although a plugin has called `respond` or `retry`: one for the response that is sent, and that of a guard
+    while the request can be refused.
+    """
+    if txn.state is State.SEND_RESPONSE:
         return True
-    return plugin_name(method) == txn.answered_by or (is_guard(method) and txn.refused_by is None)
+    return is_guard(method) and txn.refused_by is None and txn.state in (State.READ_REQUEST, State.REMAP)
 
 
 def _not_the_plugins(txn: EngineTransaction, failure: BaseException) -> TransactionFailure | None:

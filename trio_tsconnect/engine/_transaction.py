@@ -54,6 +54,8 @@ class EngineTransaction(Transaction):
     """(plugin name, transform) for the request body, in order."""
     response_transforms: tuple[tuple[str, AnyTransform], ...] = ()
     """(plugin name, transform) for the response body, in order."""
+    earlier_transforms: tuple[tuple[str, AnyTransform], ...] = ()
+    """The response transforms that were added before the response of the origin was there: those that do not depend on it."""
     request_chain: Transforms | None = None
     """The request transforms of the current attempt."""
     request_body: bytes | None = None
@@ -259,6 +261,15 @@ class EngineTransaction(Transaction):
     def answered(self) -> bool:
         """Return True if a plugin has called `respond`."""
         return self.answer is not None
+
+    @property
+    def can_retry(self) -> bool:
+        return (self.may_recover or self.state is State.READ_RESPONSE) and self.answer is None and self.can_repeat
+
+    def forget_response(self) -> None:
+        """Forget the origin's response, because there will be another: also the transforms that were added for it."""
+        self._response = None
+        self.response_transforms = self.earlier_transforms
 
     @property
     def can_repeat(self) -> bool:

@@ -163,6 +163,11 @@ class Transaction(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def can_retry(self) -> bool:
+        """True if `retry` is legal now, apart from its limit `origin.max_retries`."""
+
+    @property
+    @abc.abstractmethod
     def log(self) -> dict[str, Any]:
         """Dict for log entries of the plugin whose hook is running. Logged in the field `plugin`, under the name of the plugin."""
 
@@ -171,9 +176,10 @@ class Transaction(abc.ABC):
         """Answer the request in place of an origin, or replace the response. It is sent after the hook returns.
 
         Legal in every hook from `read_request` to `send_response`, until the response is begun; otherwise raises `InvalidState`. The first
-        answer stands: after it no other plugin's hook runs before `send_response`, except that of a `Guard`, whose refusal replaces the
-        answer. A second call raises `InvalidState`, which names the plugin that has answered. From `send_request` on, the call drops the
-        origin's response; in `send_response` it replaces any response, but a refusal only with another one (300 or more).
+        answer stands: after it no other hook runs before `send_response`, except that of a `Guard`, whose refusal replaces the answer. A
+        second call raises `InvalidState`, which names the plugin that has answered. From `send_request` on, the call drops the origin's
+        response and the transforms that were added for it; in `send_response` it replaces any response, but a refusal only with another
+        one (300 or more).
 
         `status` is in 200..599, otherwise `ValueError`. A str body is encoded as UTF-8 and sent as text/plain, unless the headers have a
         Content-Type. Access rules are applied before an answer is used.
@@ -185,9 +191,9 @@ class Transaction(abc.ABC):
 
         Legal from `read_request` to `post_remap`; otherwise raises `InvalidState`. All hooks run as for any origin. The first intercept
         stands: a second raises `InvalidState`, which names the plugin that has answered. `respond` is legal after it, as before any origin is
-        asked. No remap rule is needed. `serve` runs in the nursery of the session. It is cancelled when the transaction closes the connection. An exception in it, or an answer that is not HTTP, gives
-        502. A CONNECT request is answered with 200 without the permission of `http.connect`; the stream then carries the bytes of the
-        tunnel. Source: `TSHttpTxnIntercept`.
+        asked. No remap rule is needed. `serve` runs in the nursery of the session. It is cancelled when the transaction closes the
+        connection. An exception in it, or an answer that is not HTTP, gives 502. A CONNECT request is answered with 200 without the
+        permission of `http.connect`; the stream then carries the bytes of the tunnel. Source: `TSHttpTxnIntercept`.
         """
 
     @abc.abstractmethod

@@ -21,7 +21,7 @@ class TreeNode:
     method: str | None
     """Request method; None until it is known."""
     url: str | None
-    """Request target; None until it is known."""
+    """URL that the client asks for; the target as received if it is not valid; None until it is known."""
     client: str
     """Address of the client that the request is made for."""
     tag: str | None

@@ -76,7 +76,7 @@ class LogRecord:
     method: str | None = None
     """Method as received; None if no request could be parsed."""
     url: str | None = None
-    """Absolute request URI before remapping. If the transaction ended before remapping, the target as received in the request line."""
+    """URL that the client asks for, in absolute form. If it is not valid, the target as received in the request line."""
     origin_url: str | None = None
     """Absolute URI at the origin, after remapping."""
     remap_rule: str | None = None
@@ -194,8 +194,23 @@ class LogRecord:
 
 
 _OPTIONAL = tuple(
-    "client_port host user_agent referer tls_version tls_cipher tls_server_name tls_resumed origin_address opened_by trace_id span_id"
-    " parent_span_id request_headers response_headers".split()
+    [
+        "client_port",
+        "host",
+        "user_agent",
+        "referer",
+        "tls_version",
+        "tls_cipher",
+        "tls_server_name",
+        "tls_resumed",
+        "origin_address",
+        "opened_by",
+        "trace_id",
+        "span_id",
+        "parent_span_id",
+        "request_headers",
+        "response_headers",
+    ]
 )
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=lambda value: _safe_repr(value)).encode
 

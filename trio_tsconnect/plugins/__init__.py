@@ -7,6 +7,7 @@ from trio_tsconnect.plugins._background_fetch import BackgroundFetch as Backgrou
 from trio_tsconnect.plugins._decode import CODINGS as CODINGS
 from trio_tsconnect.plugins._decode import Decode as Decode
 from trio_tsconnect.plugins._decode import UnknownCoding as UnknownCoding
+from trio_tsconnect.plugins._decode import ask_readable as ask_readable
 from trio_tsconnect.plugins._decode import decode_response as decode_response
 from trio_tsconnect.plugins._error_pages import ErrorPages as ErrorPages
 from trio_tsconnect.plugins._header_rewrite import HeaderRewrite as HeaderRewrite

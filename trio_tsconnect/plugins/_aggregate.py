@@ -95,12 +95,12 @@ class Aggregate(Plugin):
         if not options.sources:
             raise ConfigError("is empty, expected at least one source", key="sources")
 
-    async def pre_remap(self, txn: Transaction) -> None:
+    async def read_request(self, txn: Transaction) -> None:
         """Intercept the transaction if its path is that of the aggregate."""
         self._take_over(txn)
 
     async def post_remap(self, txn: Transaction) -> None:
-        """Do the same for a plugin of a remap rule, whose `pre_remap` does not run. Keep the target of the plugin's own requests."""
+        """Do the same for a plugin of a remap rule, whose `read_request` does not run. Keep the target of the plugin's own requests."""
         if is_own(txn, TAG):
             keep_target(txn)
         else:
@@ -108,10 +108,7 @@ class Aggregate(Plugin):
 
     def _take_over(self, txn: Transaction) -> None:
         uri = txn.url
-        if self in txn.data:
-            return
-        if uri is not None and uri.path == self.options.path and txn.request.method in ("GET", "HEAD"):
-            txn.data[self] = True
+        if txn.answered_by is None and uri is not None and uri.path == self.options.path and txn.request.method in ("GET", "HEAD"):
             txn.intercept(partial(self._serve, txn, uri, txn.log))
 
     async def _serve(self, txn: Transaction, uri: URL, log: dict[str, Any], stream: trio.abc.Stream) -> None:

@@ -82,6 +82,20 @@ class Decode:
 
 
 @public("trio_tsconnect.plugins")
+def ask_readable(txn: Transaction) -> None:
+    """Ask the origin for a whole body in a coding of `CODINGS`, for a plugin that reads the response. Call it in `send_request`.
+
+    Removes Range and If-Range, and from Accept-Encoding the codings that cannot be decoded.
+    """
+    headers = txn.request.headers
+    headers.remove((b"range", b"if-range"))
+    if "accept-encoding" in headers:
+        offered = [each.strip() for each in headers["accept-encoding"].split(",")]
+        readable = [each for each in offered if each.partition(";")[0].strip().lower() in CODINGS]
+        headers["Accept-Encoding"] = ", ".join(readable) or "identity"
+
+
+@public("trio_tsconnect.plugins")
 def decode_response(txn: Transaction, *, limit: int | None = None) -> None:
     """Decode the body of the response, for the client and for transforms that are added after this call. Call it in `read_response`.
 

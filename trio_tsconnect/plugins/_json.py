@@ -39,6 +39,8 @@ class _Json:
         return b""
 
     async def finish(self) -> bytes:
+        if not self._body:
+            return b""
         value = self._change(json.loads(self._body))
         if inspect.isawaitable(value):
             value = await value
@@ -50,8 +52,8 @@ def change_response_json(txn: Transaction, change: Change, *, limit: int = 1 << 
     """Replace the JSON body of the response by `change(value)`. Call it in `read_response`.
 
     Only a body with a JSON Content-Type is changed, and no interim response. A compressed body is decoded. A body that is larger than
-    `limit` bytes or invalid, and an exception of `change`, end the transaction with 500. Raises `UnknownCoding` if the body cannot be
-    decoded.
+    `limit` bytes or invalid, a part of one (206), and an exception of `change`, end the transaction with 500. Raises `UnknownCoding` if the
+    body cannot be decoded. `ask_readable` avoids both: call it in `send_request`.
     """
     headers = txn.response.headers
     if txn.response.status < 200 or not _is_json(headers):
