@@ -193,24 +193,22 @@ class LogRecord:
         return to_json_line(self.as_dict())
 
 
-_OPTIONAL = tuple(
-    [
-        "client_port",
-        "host",
-        "user_agent",
-        "referer",
-        "tls_version",
-        "tls_cipher",
-        "tls_server_name",
-        "tls_resumed",
-        "origin_address",
-        "opened_by",
-        "trace_id",
-        "span_id",
-        "parent_span_id",
-        "request_headers",
-        "response_headers",
-    ]
+_OPTIONAL = (
+    "client_port",
+    "host",
+    "user_agent",
+    "referer",
+    "tls_version",
+    "tls_cipher",
+    "tls_server_name",
+    "tls_resumed",
+    "origin_address",
+    "opened_by",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "request_headers",
+    "response_headers",
 )
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=lambda value: _safe_repr(value)).encode
 
