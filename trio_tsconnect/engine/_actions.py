@@ -15,7 +15,7 @@ from trio_tsconnect.origin import InterceptOrigin
 from trio_tsconnect.stream import Identity, VirtualConnection
 
 _BEFORE_THE_ORIGIN = (State.READ_REQUEST, State.REMAP)
-_MAY_ANSWER = (*_BEFORE_THE_ORIGIN, State.ACQUIRE_ORIGIN, State.SEND_REQUEST, State.READ_RESPONSE, State.SEND_RESPONSE)
+_MAY_REPLACE = (State.ACQUIRE_ORIGIN, State.SEND_REQUEST, State.READ_RESPONSE, State.SEND_RESPONSE)
 
 
 class ServedTransaction(EngineTransaction):
@@ -47,18 +47,17 @@ class ServedTransaction(EngineTransaction):
 
     def _answer(self, status: int) -> None:
         """Note that the plugin answers or replaces the response. Raise `InvalidState` if it must not."""
-        what = "respond()"
-        if not self.plugin_name or self._request is None or self.response_begun or self.state not in _MAY_ANSWER:
+        early = self.state is State.READ_REQUEST or self.state is State.REMAP
+        if not self.plugin_name or self._request is None or self.response_begun or not (early or self.state in _MAY_REPLACE):
             where = f"state {self.state.milestone}" if self.plugin_name else "a task outside of a hook"
-            raise InvalidState(f"{what} is allowed in hooks from read_request to send_response, until a response is begun, not in {where}")
+            raise InvalidState(
+                f"respond() is allowed in hooks from read_request to send_response, until a response is begun, not in {where}"
+            )
         if self.retry_target is not None:
-            raise InvalidState(f"{what} is not allowed after retry(): another attempt was asked for")
-        if self.state in _BEFORE_THE_ORIGIN:
-            self._answer_request(status)
-        else:
+            raise InvalidState("respond() is not allowed after retry(): another attempt was asked for")
+        if not early:
             self._replace_response(status)
-
-    def _answer_request(self, status: int) -> None:
+            return
         if self.answer is not None and (self.refused_by is not None or not self.guarding):
             raise InvalidState(f"respond(): {self.answered_by} has answered this request already")
         if self.guarding and status >= 300:

@@ -98,6 +98,8 @@ class Core:
         self._guarded = {id(rule) for rule in config.remap if rule.access or any(isinstance(plugin, Guard) for plugin in rule.plugins)}
         self.guarded: bool = bool(self._guarded)
         """True if some remap rule has access rules or guards of its own."""
+        self.recovers: bool = any(each.origin_failed for each in self.all_hooks())
+        """True if some plugin has the hook `origin_failed`."""
         self._token = trio.lowlevel.current_trio_token()
 
     def has_guards(self, rule: RemapRule) -> bool:

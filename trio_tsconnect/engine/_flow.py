@@ -50,7 +50,12 @@ async def run_transaction(txn: EngineTransaction) -> None:
     """
     try:
         try:
-            await _attend(txn)
+            if txn.core.recovers:
+                await _attend(txn)
+            else:
+                with txn.watch:
+                    await _transact(txn)
+                txn.watch.check()
         except TransactionFailure as failure:
             _note_what_was_seen(txn)
             await send_failure(txn, failure)
@@ -150,7 +155,8 @@ async def _transact(txn: EngineTransaction) -> None:
             await fire(txn, hooks.pre_remap)
     judge(txn, txn.core.config.access)
     if txn.answered():
-        await _judge_by_rule(txn)
+        if txn.core.guarded:
+            await _judge_by_rule(txn)
     elif answer_here(txn):
         await send_answer(txn, by="proxy")
         return
@@ -170,7 +176,7 @@ async def _transact(txn: EngineTransaction) -> None:
 async def _judge_by_rule(txn: EngineTransaction) -> None:
     """Let the access rules and the guards of the matching remap rule judge a request that a plugin has answered before remap."""
     core = txn.core
-    if not core.guarded or txn.url is None:
+    if txn.url is None:
         return
     match = core.remap.match(txn.request.url)
     if match is not None and core.has_guards(match.rule):
@@ -310,7 +316,8 @@ async def _close(txn: EngineTransaction) -> None:
             txn.enter(State.RELEASE)
         if txn.status is not None and not txn.session.http.head_sent:
             unsay(txn)  # the head was not written whole: the record must not show a status
-        txn.end("proxy", "complete")
+        if txn.ended is None:
+            txn.end("proxy", "complete")
         try:
             if txn.hooks.transaction_close:
                 await fire_closing(txn, txn.hooks.transaction_close, txn.config.close_timeout)

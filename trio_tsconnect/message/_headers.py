@@ -220,6 +220,14 @@ class Headers:
             return default
         return (values[0] if len(values) == 1 else b", ".join(values)).decode("latin-1")
 
+    def raw_value(self, name: bytes) -> bytes | None:
+        """Return what `get` returns, not decoded; None if there is no such field. `name` must be in lower case."""
+        found: bytes | None = None
+        for _, lower, value in self.fields:
+            if lower == name:
+                found = value if found is None else found + b", " + value
+        return found
+
     def get_all(self, name: Text) -> list[str]:
         """Return the value of each line of this name, in order."""
         return [value.decode("latin-1") for value in self._values(_lower(name))]

@@ -14,8 +14,9 @@ import attrs
 from trio_tsconnect._util import public
 from trio_tsconnect.message._headers import Headers, HeadersInput, is_token
 from trio_tsconnect.message._status import reason_phrase
-from trio_tsconnect.message._url import URL, target_url
+from trio_tsconnect.message._url import URL, origin_form_url, target_url
 
+_set = object.__setattr__
 _TARGET = re.compile(r"[\x21-\x7e]+")  # RFC 9112 §3.2: all four forms consist of visible ASCII
 _VERSION = re.compile(r"[0-9]\.[0-9]")  # RFC 9112 §2.3
 _REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9112 §4: 1*( HTAB / SP / VCHAR / obs-text )
@@ -94,10 +95,8 @@ class Request:
     version: str = attrs.field(default="1.1", validator=_check_version)
     """HTTP version of the sender, "1.1" or "1.0"."""
 
-    # What the message alone does not say: the scheme of the connection, and the authority that an HTTP/1.0 request without a host is for.
-    _scheme: str = attrs.field(default="http", init=False, repr=False)
-    _authority: str | None = attrs.field(default=None, init=False, repr=False)
-    _known: tuple[str, str | None, URL] | None = attrs.field(default=None, init=False, repr=False)  # target and Host, and the URL of both
+    _where: tuple[str, str | None] = attrs.field(default=("http", None), init=False, repr=False)  # the arguments of `sent_over`
+    _known: tuple[str, bytes | None, URL] | None = attrs.field(default=None, init=False, repr=False)  # target and Host, and the URL of both
 
     @property
     def url(self) -> URL:
@@ -106,11 +105,15 @@ class Request:
         Raises `BadRequest` if target and Host are no valid URL. Assign a `URL`, or an absolute URL as text (ValueError if it is invalid), to
         change the target and the Host field together.
         """
-        target, host, known = self.target, self.headers.get(b"host"), self._known
+        target, host, known = self.target, self.headers.raw_value(b"host"), self._known
         if known is not None and known[0] is target and known[1] == host:
             return known[2]
-        url = target_url(self, scheme=self._scheme, default_authority=self._authority)
-        self._known = (target, host, url)
+        scheme, authority = self._where
+        if host and target[0] == "/" and self.method != "CONNECT":
+            url = origin_form_url(scheme, host.decode("latin-1"), target)
+        else:
+            url = target_url(self, scheme=scheme, default_authority=authority)
+        _set(self, "_known", (target, host, url))  # attrs' own assignment takes ten times as long, for the validators of other attributes
         return url
 
     @url.setter
@@ -123,12 +126,12 @@ class Request:
 
     def sent_over(self, scheme: str, authority: str | None = None) -> None:
         """Set what the message does not say: the scheme of its connection, and the authority for an HTTP/1.0 request without a host."""
-        self._scheme, self._authority = scheme, authority
+        _set(self, "_where", (scheme, authority))
 
     def copy(self) -> Request:
         """Return an independent copy, including the fields."""
         request = Request(self.method, self.target, self.headers.copy(), self.version)
-        request.sent_over(self._scheme, self._authority)
+        request.sent_over(*self._where)
         return request
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -204,9 +204,13 @@ class URL:
         """True if origins may read the path in different ways, for example `/public/..%2Fprivate`."""
         return self.path != "*" and len(readings(self.path)) > 1
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         # RFC 9112 §3.3: the target URI of an asterisk form has no path.
         return f"{self.scheme}://{self.authority}{'' if self.path == '*' else self.target}"
+
+    def __str__(self) -> str:
+        return self._text
 
 
 def is_absolute_form(target: str) -> bool:
@@ -223,8 +227,8 @@ def target_url(request: Request, *, scheme: str = "http", default_authority: str
     target (RFC 9112 §3.2). For CONNECT, host and port are those of the target and the path is "/". Raise `BadRequest` "bad_target" or
     "bad_host" for invalid values.
     """
-    target = request.target
-    if request.version != "1.0" and b"host" not in request.headers:
+    target, host = request.target, request.headers.raw_value(b"host")
+    if host is None and request.version != "1.0":
         raise BadRequest("no_host", "The request has no Host field, which HTTP/1.1 requires (RFC 9112 section 3.2).")
     try:
         if request.method == "CONNECT":
@@ -235,22 +239,24 @@ def target_url(request: Request, *, scheme: str = "http", default_authority: str
         raise BadRequest("bad_target", f"The request target is invalid: {error}.") from error
     if target[0] != "/" and not (target == "*" and request.method == "OPTIONS"):
         raise BadRequest("bad_target", f"The request target {target[:80]!r} is in none of the four forms of RFC 9112 §3.2.")
-    host, port = _authority(request, default_authority)
+    # RFC 9110 §4.2.1: an "http" URI with an empty host is invalid, so an empty Host field is treated as a missing one.
+    authority = host.decode("latin-1") if host else default_authority if request.version == "1.0" else None
+    if not authority:
+        raise BadRequest("no_host", "The request names no host, neither in its target nor in a Host field.")
+    return origin_form_url(scheme, authority, target)
+
+
+@lru_cache(maxsize=256)
+def origin_form_url(scheme: str, authority: str, target: str) -> URL:
+    """Do what `target_url` does for a target that begins with "/", and a Host field that is not empty."""
+    try:
+        host, port = parse_authority(authority)
+    except ValueError as error:
+        raise BadRequest("bad_host", f"The Host field is invalid: {error}.") from error
     try:
         return URL(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, *_split(target))
     except ValueError as error:
         raise BadRequest("bad_target", f"The request target is invalid: {error}.") from error
-
-
-def _authority(request: Request, default: str | None) -> tuple[str, int | None]:
-    # RFC 9110 §4.2.1: an "http" URI with an empty host is invalid, so an empty Host field is treated as a missing one.
-    host = request.headers.get("host") or (default if request.version == "1.0" else None)
-    if not host:
-        raise BadRequest("no_host", "The request names no host, neither in its target nor in a Host field.")
-    try:
-        return parse_authority(host)
-    except ValueError as error:
-        raise BadRequest("bad_host", f"The Host field is invalid: {error}.") from error
 
 
 def _connect_uri(target: str, scheme: str) -> URL:
