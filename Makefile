@@ -43,7 +43,7 @@ fuzz: $(VENV)/.test
 soak: $(VENV)/.test
 	$(BIN)/python -m benchmarks._soak $(ARGS)
 
-# Pictures of the manual, after `make docs`: build/pictures. Needs Chromium.
+# Pictures of the manual, after `make docs`, and of a report of a log: build/pictures. Needs Chromium.
 pictures: $(VENV)/.check
 	$(BIN)/python docs/pictures.py
 
@@ -66,5 +66,5 @@ $(VENV)/.pip:
 	touch $@
 
 $(VENV)/.test $(VENV)/.check: $(VENV)/.%: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[server,h2,httpx,httpx2,logs,decode,redis,testing,fast]' --group $*
+	$(BIN)/python -m pip install --quiet --editable '.[server,h2,httpx,httpx2,logs,decode,redis,otel,testing,fast]' --group $*
 	touch $@

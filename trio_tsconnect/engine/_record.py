@@ -60,7 +60,19 @@ def make_record(txn: EngineTransaction) -> LogRecord:
         _add_tls(record, client.tls)
     if txn.trace is not None:
         record.trace_id, record.span_id, record.parent_span_id = txn.trace.trace, txn.trace.span, txn.trace.parent
+    else:
+        _add_trace_of_parent(record, txn)
     return record
+
+
+def _add_trace_of_parent(record: LogRecord, txn: EngineTransaction) -> None:
+    """Place a transaction without a trace of its own in that of the transaction that caused it, so that a trace has all its parts."""
+    above = txn.parent
+    while above is not None and above.trace is None:
+        above = above.parent
+    if above is not None and above.trace is not None:
+        record.trace_id = above.trace.trace
+        record.parent_span_id = above.trace.span if above is txn.parent else None
 
 
 def _text(value: bytes | None) -> str | None:

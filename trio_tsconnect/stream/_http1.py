@@ -80,7 +80,7 @@ class HTTP1Connection:
     _writing = False
     _queued = 0
     _head_in_queue = False
-    response_head_size = 0
+    response_head_size: int = 0
     """Bytes of the last response head that was queued."""
     head_sent: bool = False
     """True if the last final head that was queued has been written to the stream completely."""
