@@ -46,6 +46,7 @@ PUBLIC = {
             "has_request",
             "has_route",
             "response",
+            "replaced_by",
             "response_source",
             "trace",
             "root",

@@ -135,6 +135,32 @@ def test_allow_list_that_tests_for_ambiguity_cannot_be_left() -> None:
         assert url.ambiguous or not url.under("/public")
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/x/..//private//..",
+        "/x/..//private//../y",
+        "/x/%252e%252e/private/%25252e%25252e",
+        "/private%3fx",
+        "/private%23x",
+        "/%f0%80%80%afprivate",
+        "/x%u002f..%u002fprivate",
+    ],
+)
+def test_reading_that_was_once_missing(target: str) -> None:
+    assert url_of(target).under("/private")
+    assert url_of(target).ambiguous
+
+
+def test_path_of_very_many_segments_is_under_everything_at_once() -> None:
+    """Otherwise a client could keep the proxy busy, and fill its memory, with paths."""
+    url = url_of(("/a;%2f..\\//." * 900)[:8000])
+    assert url.under("/private")
+    assert url.ambiguous
+    assert not url_of("/a" * 4000).under("/private")
+    assert not url_of("/a" * 4000).ambiguous
+
+
 @pytest.mark.parametrize("prefix", ["", "private", "*", "http://a/private"])
 def test_prefix_that_is_no_path_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="does not begin with '/'"):
@@ -149,7 +175,17 @@ def test_prefix_may_be_encoded_or_not() -> None:
 
 # --------------------------------------------------------------------------------------------------------------- a reference decoder
 
-HABITS = ["decode twice", "slash", "backslash", "parameters", "merge", "dots"]
+HABITS = ["decode twice", "decode again", "slash", "backslash", "tail", "parameters", "dots first", "merge", "dots"]
+
+
+def without_dots(names: list[str]) -> list[str]:
+    kept: list[str] = []
+    for name in names:
+        if name == "..":
+            del kept[-1:]
+        elif name != ".":
+            kept.append(name)
+    return kept
 
 
 def read_as(path: str, habits: frozenset[str]) -> list[str]:
@@ -158,29 +194,54 @@ def read_as(path: str, habits: frozenset[str]) -> list[str]:
     for piece in path[1:].split("/"):
         text = unquote(piece, errors="replace")
         if "decode twice" in habits:
-            text = unquote(unquote(text, errors="replace"), errors="replace")
+            text = unquote(text, errors="replace")
+        if "decode again" in habits:
+            text = unquote(text, errors="replace")
         inner = ["/"] if "slash" in habits else []
         inner += ["\\\\"] if "backslash" in habits else []
         names += re.split("|".join(inner), text) if inner else [text]
+    if "tail" in habits:
+        for index, name in enumerate(names):
+            if found := re.search(r"[\0?#]", name):
+                names = [*names[:index], name[: found.start()]]
+                break
     if "parameters" in habits:
-        names = [re.split(r"[;\0]", name)[0] for name in names]
+        names = [name.split(";")[0] for name in names]
+    if "dots first" in habits:
+        names = without_dots(names)
     if "merge" in habits:
         names = [name for name in names if name]
     if "dots" in habits:
-        kept: list[str] = []
-        for name in names:
-            if name == "..":
-                del kept[-1:]
-            elif name != ".":
-                kept.append(name)
-        names = kept
+        names = without_dots(names)
     while names and not names[-1]:
         names.pop()
     return names
 
 
 pieces = st.sampled_from(
-    ["a", "b", "..", ".", "", ";x", "a;y", "%2e%2e", "%2E", "%61", "%2561", "%2f", "%5c", "\\", "..%2f", "%252e%252e", "%3bz", "%00", "%"]
+    [
+        "a",
+        "b",
+        "..",
+        ".",
+        "",
+        ";x",
+        "a;y",
+        "%2e%2e",
+        "%2E",
+        "%61",
+        "%2561",
+        "%2f",
+        "%5c",
+        "\\",
+        "..%2f",
+        "%252e%252e",
+        "%3bz",
+        "%00",
+        "%3f",
+        "%23",
+        "%",
+    ]
 )
 odd_paths = st.lists(pieces, max_size=6).map(lambda parts: "/" + "/".join(parts)) | st.lists(pieces, max_size=8).map(
     lambda parts: "/" + "".join(parts)
@@ -204,7 +265,7 @@ def test_path_that_is_not_ambiguous_has_one_reading(path: str) -> None:
 
 @given(
     st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="/\\;\0", exclude_categories=["Cs"]), min_size=1).filter(
+        st.text(st.characters(codec="utf-8", exclude_characters="/\\;?#\0", exclude_categories=["Cs"]), min_size=1).filter(
             lambda t: t not in (".", "..") and "%" not in t
         )
     )

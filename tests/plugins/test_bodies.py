@@ -54,6 +54,74 @@ async def test_responses_of_origins_and_plugins_get_pages_if_it_is_configured(au
                 assert ("etag" in reply.headers or "content-language" in reply.headers) is not reply.text.startswith("<p>")
 
 
+OF_THE_OLD_BODY = {
+    "Content-Digest": "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:",
+    "Repr-Digest": "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:",
+    "Digest": "sha-256=X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=",
+    "Content-MD5": "Q2hlY2sgSW50ZWdyaXR5IQ==",
+    "Content-Disposition": "attachment; filename=x.zip",
+    "Content-Encoding": "identity",
+    "Content-Language": "en",
+    "Content-Location": "/elsewhere",
+    "ETag": '"x"',
+    "Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT",
+    "Accept-Ranges": "bytes",
+}
+
+
+async def test_page_has_no_field_of_the_body_that_it_replaces(autojump_clock: Clock, tmp_path: Path) -> None:
+    async with open_kit(pages(tmp_path, of="origin")) as kit:
+        kit.origins["site.test"].answer("/", 404, "old", headers={**OF_THE_OLD_BODY, "Link": "</>", "Retry-After": "5"})
+        reply = await kit.ask("GET /")
+    assert reply.text.startswith("<p>404")
+    assert not {name.lower() for name in OF_THE_OLD_BODY} & {name.lower() for name in reply.headers}
+    assert (reply.headers["link"], reply.headers["retry-after"]) == ("</>", "5")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "phrase"),
+    [("text/html", "I&#x27;m a Teapot"), ("application/xhtml+xml", "I&#x27;m a Teapot"), ("text/plain", "I'm a Teapot")],
+)
+async def test_reason_in_a_page_is_the_standard_one_and_is_escaped(
+    autojump_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content_type: str, phrase: str
+) -> None:
+    """What an origin wrote as its reason does not get into the page. No standard phrase has a character of HTML: one is put in its place."""
+
+    class Scripts(Plugin):
+        async def read_response(self, txn: Transaction) -> None:
+            txn.response.reason = "<script>alert(1)</script>"
+
+    async with open_kit(Scripts(), pages(tmp_path, of="origin", content_type=content_type)) as kit:
+        kit.origins["site.test"].answer("/", 404)
+        assert (await kit.ask("GET /")).text.startswith("<p>404 Not Found, no.")
+        monkeypatch.setattr("trio_tsconnect.plugins._error_pages.reason_phrase", lambda status: "I'm a Teapot")
+        assert (await kit.ask("GET /")).text.startswith(f"<p>404 {phrase}, no.")
+
+
+async def test_page_that_another_plugin_has_set_stays(autojump_clock: Clock, tmp_path: Path) -> None:
+    """The response that a plugin has made in an earlier hook is replaced; the one that was made for the response is not."""
+
+    class Answers(Plugin):
+        async def read_request(self, txn: Transaction) -> None:
+            if txn.request.url.path == "/early":
+                txn.respond(404, "early")
+
+        async def read_response(self, txn: Transaction) -> None:
+            if txn.request.url.path == "/late":
+                txn.respond(404, "late")
+
+    (tmp_path / "other.html").write_text("other", encoding="utf-8")
+    other = ErrorPages(ErrorPages.Options(pages={"4xx": str(tmp_path / "other.html")}, of=("plugin",)))
+    async with open_kit(Answers(), pages(tmp_path), other) as kit:
+        kit.origins["site.test"].answer("/late")
+        lost = await kit.ask("GET /\nHost: nowhere.test")
+        assert (lost.status, lost.text[:6]) == (404, "<p>404")
+        for path in ("/early", "/late"):
+            reply = await kit.ask(f"GET {path}")
+            assert (reply.status, reply.text) == (404, "other")
+        assert [record.plugin for record in kit.records] == [{}] * 3
+
+
 @pytest.mark.parametrize(
     ("pages", "problem"),
     [
@@ -117,9 +185,12 @@ async def test_json_request_is_changed(autojump_clock: Clock) -> None:
         assert await origin.requests[1].read() == b'{"a": 1}'
 
 
-@pytest.mark.parametrize("body", [b"{" * 10, b"[1]", b"", b'{"a": "' + bytes(2000) + b'"}', b"\xff"])
+NO_JSON = [b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e999}']
+
+
+@pytest.mark.parametrize("body", [b"{" * 10, b"[1]", b"", b'{"a": "' + bytes(2000) + b'"}', b"\xff", *NO_JSON])
 async def test_json_that_cannot_be_changed_is_not_forwarded(autojump_clock: Clock, body: bytes) -> None:
-    """Not JSON, no object, none, too large, no UTF-8. Nothing of it was sent, so the client gets a whole response."""
+    """Not JSON, no object, none, too large, no UTF-8, no number of JSON. Nothing of it was sent, so the client gets a whole response."""
     async with open_kit(Changing()) as kit:
         kit.origins["site.test"].answer("/", body=body, headers=JSON)
         kit.origins["site.test"].answer("/fine", body=b"{}", headers=JSON)
@@ -136,6 +207,57 @@ async def test_empty_body_stays_empty_and_a_part_is_not_forwarded(autojump_clock
         kit.origins["site.test"].answer("/part", 206, b'{"a":', headers={**JSON, "Content-Range": "bytes 0-4/9"})
         assert ((await kit.ask("GET /empty")).status, (await kit.ask("GET /empty")).body) == (200, b"")
         assert (await kit.ask("GET /part")).status == 500
+
+
+async def test_part_that_happens_to_be_json_is_not_forwarded(autojump_clock: Clock) -> None:
+    async with open_kit(Changing()) as kit:
+        origin = kit.origins["site.test"]
+        origin.answer("/part", 206, b'{"a": 1}', headers={**JSON, "Content-Range": "bytes 10-17/100"})
+        origin.answer("/text", 206, b"text", headers={"Content-Type": "text/plain", "Content-Range": "bytes 10-13/100"})
+        assert (await kit.ask("GET /part")).status == 500
+        failed = kit.records[0].plugin["Changing"]["failed"]
+        assert failed["hook"] == "read_response"
+        assert failed["exception"] == "ValueError: a part (206) of a JSON body cannot be changed: call ask_readable() in send_request"
+        assert ((await kit.ask("GET /text")).status, (await kit.ask("GET /text")).text) == (206, "text")
+
+
+async def test_lone_surrogate_is_written_back_as_it_was_escaped(autojump_clock: Clock) -> None:
+    async with open_kit(Changing()) as kit:
+        origin = kit.origins["site.test"]
+        origin.answer("/", body=rb'{"a":"\ud800"}', headers=JSON)
+        reply = await kit.ask("POST /\nContent-Type: application/json", body=rb'{"a":"\ud800"}')
+        assert (reply.status, reply.body) == (200, rb'{"a":"\ud800","added":"\u00e4"}')
+        assert await origin.requests[0].read() == rb'{"a":"\ud800","via":"proxy"}'
+
+
+@pytest.mark.parametrize("kind", ["application/json-seq", "application/geo+json-seq", "application/jsonml", "application/json.x"])
+async def test_types_that_begin_like_json_are_not_touched(autojump_clock: Clock, kind: str) -> None:
+    body = b'\x1e{"a":1}\n'
+    async with open_kit(Changing()) as kit:
+        origin = kit.origins["site.test"]
+        origin.answer("/", body=body, headers={"Content-Type": kind})
+        reply = await kit.ask(f"POST /\nContent-Type: {kind}", body=body)
+        assert (reply.status, reply.body, await origin.requests[0].read()) == (200, body, body)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("application/json; charset=utf-16", "application/json"),
+        ("application/json ; charset=utf-16", "application/json"),
+        ('application/json;Charset="UTF-16"; v=1', "application/json; v=1"),
+        ('application/a+json; p="x; charset=y"; charset=utf-16', 'application/a+json; p="x; charset=y"'),
+    ],
+)
+async def test_changed_json_is_utf_8_and_says_nothing_else(autojump_clock: Clock, before: str, after: str) -> None:
+    body = '{"a":"ö"}'.encode("utf-16")
+    async with open_kit(Changing()) as kit:
+        origin = kit.origins["site.test"]
+        origin.answer("/", body=body, headers={"Content-Type": before})
+        reply = await kit.ask(f"POST /\nContent-Type: {before}", body=body)
+        assert (reply.headers["content-type"], reply.body.decode()) == (after, '{"a":"ö","added":"ä"}')
+        assert origin.requests[0].headers["content-type"] == after
+        assert (await origin.requests[0].read()).decode() == '{"a":"ö","via":"proxy"}'
 
 
 async def test_origin_is_asked_for_what_can_be_read(autojump_clock: Clock) -> None:

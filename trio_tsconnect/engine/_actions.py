@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -25,14 +26,15 @@ class ServedTransaction(EngineTransaction):
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise ValueError(f"status must be an int in 200..599, not {status!r}")
         fields = Headers(headers)
+        if not isinstance(body, (bytes, bytearray, memoryview, str)):
+            raise TypeError(f"body must be bytes or str, not {type(body).__name__}")
         if isinstance(body, str):
             body = body.encode()
             fields.setdefault("Content-Type", "text/plain; charset=utf-8")
         content = bytes(body)
         self._answer(status)
-        if self.origin_status is not None:
-            self.forget_response()
-        self.answer = content
+        self.forget_response()
+        self.answer, self.response_source = content, "plugin"
         self._response = Response(status, fields)
 
     def intercept(self, serve: Serve) -> None:
@@ -48,7 +50,8 @@ class ServedTransaction(EngineTransaction):
     def _answer(self, status: int) -> None:
         """Note that the plugin answers or replaces the response. Raise `InvalidState` if it must not."""
         early = self.state is State.READ_REQUEST or self.state is State.REMAP
-        if not self.plugin_name or self._request is None or self.response_begun or not (early or self.state in _MAY_REPLACE):
+        legal = (early or self.state in _MAY_REPLACE) and (self._request is not None or self.state is State.SEND_RESPONSE)
+        if not self.plugin_name or self.response_begun or not legal:
             where = f"state {self.state.milestone}" if self.plugin_name else "a task outside of a hook"
             raise InvalidState(
                 f"respond() is allowed in hooks from read_request to send_response, until a response is begun, not in {where}"
@@ -70,6 +73,8 @@ class ServedTransaction(EngineTransaction):
             raise InvalidState(f"respond(): {self.replaced[1]} has answered already")
         if self.refused_by is not None and status < 300:
             raise InvalidState(f"respond(): {self.refused_by} has refused this request, so the status must be 300 or more, not {status}")
+        if self.guarding and status >= 300:
+            self.refused_by = self.plugin_name
         self.replaced = (stage, self.plugin_name)
 
     def transform_request(self, transform: AnyTransform) -> None:
@@ -90,6 +95,8 @@ class ServedTransaction(EngineTransaction):
     def retry(self, target: str | URL | None = None) -> None:
         if not self.may_recover:
             self._only_in("retry()", State.READ_RESPONSE)
+        if not self.plugin_name:
+            raise InvalidState("retry() is allowed in a hook only")
         if self.answer is not None:
             raise InvalidState("retry() is not allowed after respond()")
         if self.interim_sent:
@@ -113,7 +120,7 @@ class ServedTransaction(EngineTransaction):
 def _check_transform(transform: Any) -> None:
     """Raise `TypeError` unless `transform` has `feed` and `finish`, or can be called."""
     methods = (transform.feed, getattr(transform, "finish", None)) if hasattr(transform, "feed") else (transform,)
-    if isinstance(transform, type) or not all(callable(method) for method in methods):
+    if isinstance(transform, type) or inspect.iscoroutinefunction(transform) or not all(callable(method) for method in methods):
         raise TypeError(f"a transform must be an object with feed() and finish(), or an async generator function, not {transform!r}")
 
 

@@ -42,7 +42,7 @@ def _check_status(txn: EngineTransaction, before: int) -> None:
     status = txn.response.status
     if txn.refused_by is not None and status < 300:
         raise ValueError(f"{txn.refused_by} has refused this request: the status must be 300 or more, not {status}")
-    if status != before and (before == 101 or not 200 <= status <= 599):
+    if txn.answer is None and status != before and (before == 101 or not 200 <= status <= 599):
         raise ValueError(f"the status of this response must be {'101' if before == 101 else 'in 200..599'}, not {status}")
 
 

@@ -16,7 +16,7 @@ import trio
 
 from trio_tsconnect.engine._bodies import begin_to_wait_for_body, end_to_wait_for_body, next_request_piece
 from trio_tsconnect.engine._hooks import fire
-from trio_tsconnect.engine._prepare import add_ours, frame_for_client, frame_for_origin, prepare_request, settle_request
+from trio_tsconnect.engine._prepare import add_deadline, add_ours, frame_for_client, frame_for_origin, prepare_request, settle_request
 from trio_tsconnect.engine._respond import finish_request, opens_a_stream, transforms_of, write_to_client
 from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.engine._transformed import Withheld, fill_response, relay_transformed, send_transformed
@@ -62,12 +62,14 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
     if not txn.prepared:
         prepare_request(txn)
         txn.prepared = True
+    else:
+        add_deadline(txn)
     txn.enter(State.SEND_REQUEST)
+    txn.before_attempt = (txn.request_transforms, txn.response_transforms)
     if txn.hooks.send_request:
         await fire(txn, txn.hooks.send_request)
         check_replaced(txn)
         settle_request(txn)
-    txn.earlier_transforms = txn.response_transforms
     if txn.config.underscores == "owned":  # after the hooks, so that the fields they have set count as owned
         deadline_header = txn.config.deadline_header
         drop_twins(txn.request.headers, (deadline_header.lower().encode(),) if deadline_header else ())
@@ -159,6 +161,8 @@ async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
             except (trio.BrokenResourceError, Withheld):
                 return
         while txn.request_chain is None:
+            if txn.retry_target is not None:  # what is taken now would be missing in the next attempt
+                return
             moved = _queue_what_is_there(txn, http)
             if http.queued:
                 watch.arm(Failure.ORIGIN_INACTIVITY, timeout)
@@ -176,9 +180,11 @@ async def _pump_request(txn: EngineTransaction, http: HTTP1Client) -> None:
             end_to_wait_for_body(txn)
             if txn.body_withheld:  # what was just read may be another request
                 return
+    if watch.fired is Failure.ORIGIN_INACTIVITY and txn.head_received:
+        return  # the origin has answered without the rest of the request: its response counts
     watch.check()
     response_is_due(txn)
-    if txn.state is State.READ_RESPONSE:
+    if txn.awaits_head:
         txn.watch.rearm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.response_due)
 
 
@@ -266,6 +272,7 @@ async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Respons
         response_is_due(txn)
     while True:
         txn.watch.rearm(Failure.ORIGIN_RESPONSE_TIMEOUT, txn.response_due)
+        txn.awaits_head = True
         try:
             response = await http.read_response()
         except MessageError as exc:
@@ -274,6 +281,11 @@ async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Respons
             if isinstance(exc, IncompleteMessage) and exc.began:
                 raise TransactionFailure(Failure.ORIGIN_BAD_RESPONSE, "The origin closed the connection within a response head.") from None
             raise TransactionFailure(Failure.ORIGIN_CLOSED, "The origin closed the connection without a response.") from None
+        finally:
+            txn.awaits_head = False
+        txn.head_received = response.status >= 200 or response.status == 101
+        if txn.before_response is None:
+            txn.before_response = txn.response_transforms
         txn.response = response
         status = txn.origin_status = response.status
         persists = txn.origin_persists = keep_alive(response.version, response.headers)
@@ -282,6 +294,8 @@ async def _read_head(txn: EngineTransaction, http: HTTP1Client) -> tuple[Respons
         txn.watch.disarm()
         await fire(txn, txn.hooks.read_response)
         if txn.retry_target is not None:
+            if not txn.can_repeat:
+                raise TransactionFailure(Failure.INTERNAL, "A part of the request body is missing for another attempt.")
             raise Again
         check_replaced(txn)
         if (status < 200 or txn.response.status < 200) and txn.response.status != status:

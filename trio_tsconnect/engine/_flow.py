@@ -108,7 +108,7 @@ def _may_recover(txn: EngineTransaction, failed: TransactionFailure) -> bool:
     if not txn.hooks.origin_failed or failed is txn.offered or txn.method == "CONNECT":
         return False
     ours = failed.failure in (Failure.ORIGIN_BUSY, Failure.NO_DESCRIPTORS)
-    return txn.state in _ATTEMPT and (ours or outcome(failed.failure).by == "origin")
+    return txn.state in _ATTEMPT and not txn.head_received and (ours or outcome(failed.failure).by == "origin")
 
 
 async def _recover(txn: EngineTransaction) -> None:
@@ -116,6 +116,7 @@ async def _recover(txn: EngineTransaction) -> None:
     failed = txn.offered
     assert failed is not None
     await drop_origin(txn)
+    txn.forget_attempt()
     txn.may_recover = True
     try:
         await fire(txn, txn.hooks.origin_failed)
@@ -158,7 +159,10 @@ async def _transact(txn: EngineTransaction) -> None:
         if txn.core.guarded:
             await _judge_by_rule(txn)
     elif answer_here(txn):
-        await send_answer(txn, by="proxy")
+        txn.response_source = "proxy"
+        if txn.core.guarded:
+            await _judge_by_rule(txn)
+        await send_answer(txn)
         return
     else:
         remap(txn)
@@ -178,7 +182,10 @@ async def _judge_by_rule(txn: EngineTransaction) -> None:
     core = txn.core
     if txn.url is None:
         return
-    match = core.remap.match(txn.request.url)
+    try:
+        match = core.remap.match(txn.request.url)
+    except BadRequest as exc:  # the plugin has changed the request into an invalid one
+        raise TransactionFailure(exc) from None
     if match is not None and core.has_guards(match.rule):
         txn.rule, txn.hooks, txn.uri = match.rule, core.hooks_of(match.rule), match.target
         judge(txn, match.rule.access)
@@ -248,7 +255,7 @@ async def _ask_origin(txn: EngineTransaction, origin: Origin) -> None:
     while True:
         txn.enter(State.ACQUIRE_ORIGIN)
         txn.attempts += 1
-        txn.origin_name = origin.name
+        txn.asked = origin
         holder = _holder(txn) if txn.origin_config.max_connections is not None else ()
         connection = await pool.acquire(origin, txn.origin_config, fresh=fresh, beyond_limit=_held_above(txn), holder=holder)
         txn.origin = connection
@@ -263,6 +270,7 @@ async def _ask_origin(txn: EngineTransaction, origin: Origin) -> None:
             if not again or txn.reconnects >= txn.origin_config.retries:
                 raise
             txn.reconnects += 1
+            txn.forget_attempt()
             fresh = True  # the other idle connections may be closed as well
         except Again:
             origin = _retry_at(txn)
@@ -277,12 +285,14 @@ def _retry_at(txn: EngineTransaction) -> Origin:
     """Return the origin for the target that a plugin has passed to `retry`. Also set the request target and Host."""
     target, txn.retry_target = txn.retry_target, None
     assert target is not None
-    txn.forget_response()
+    txn.forget_attempt()
+    if not txn.retry_elsewhere and txn.asked is not None and (target == txn.origin_url or target[0] in "/*"):
+        return txn.asked
     if txn.retry_elsewhere:
-        txn.intercept_origin = None
+        txn.intercept_origin, txn.elsewhere = None, True
     txn.request.target = target
     origin = choose_origin(txn)
-    if txn.uri is not None:
+    if txn.uri is not None and txn.prepared:  # otherwise `prepare_request` sets Host, and needs that of the client before
         txn.request.headers[b"Host"] = txn.uri.authority
     return origin
 

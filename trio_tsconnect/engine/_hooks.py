@@ -39,8 +39,10 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
             if txn.config is not config:  # it may have another `transaction_timeout`
                 txn.set_bounds()
         except TransactionFailure:  # raised by the engine in a method that the hook has called
+            txn.retry_target = None
             raise
         except BaseException as exc:
+            txn.retry_target = None  # what a hook that fails has asked for does not count
             failure, passing = sort_out(exc)
             failed = None if failure is None else _not_the_plugins(txn, failure) or blame(txn, method, failure)
             if passing is not None:

@@ -42,9 +42,8 @@ def prepare_request(txn: EngineTransaction) -> None:
     if trailers:  # RFC 9110 §10.1.4: TE is hop-by-hop; the proxy forwards trailers, so it sends its own
         _say_te_trailers(headers)
     txn.expects_continue = expects_continue(request)
-    if (txn.uri is not None and not (txn.rule.preserve_host if txn.rule else txn.session.target is not None)) or (
-        client_host is None and txn.uri is not None
-    ):
+    preserve = (txn.rule.preserve_host if txn.rule else txn.session.target is not None) and not txn.elsewhere
+    if txn.uri is not None and (not preserve or client_host is None):
         headers[b"Host"] = txn.uri.authority
     add_forwarded(
         headers,
@@ -54,13 +53,19 @@ def prepare_request(txn: EngineTransaction) -> None:
         trust=txn.config.trust_forwarded,
         style=txn.config.forwarded,
     )
+    add_deadline(txn)
+    if txn.config.via:
+        # RFC 9110 §7.6.3: the version received. A stream's request was received in HTTP/2, but its virtual connection carries HTTP/1.1.
+        add_via(headers, "2.0" if txn.client.stream is not None and not txn.internal else request.version, txn.config.via)
+
+
+def add_deadline(txn: EngineTransaction) -> None:
+    """Set the field `http.deadline_header` to the milliseconds that are left. Called for each attempt."""
+    headers = txn.request.headers
     if txn.config.deadline_header:
         headers.claim(txn.config.deadline_header)
         if txn.watch.end != math.inf:
             headers.add(txn.config.deadline_header, str(max(0, int((txn.watch.end - trio.current_time()) * 1000))))
-    if txn.config.via:
-        # RFC 9110 §7.6.3: the version received. A stream's request was received in HTTP/2, but its virtual connection carries HTTP/1.1.
-        add_via(headers, "2.0" if txn.client.stream is not None and not txn.internal else request.version, txn.config.via)
 
 
 def _offered_upgrade(txn: EngineTransaction) -> list[str] | None:

@@ -30,7 +30,7 @@ from trio_tsconnect.message import (
     max_forwards,
     outcome,
 )
-from trio_tsconnect.stream import DRAIN_ABOVE, IncompleteMessage, ResponseSource, VirtualConnection, request_to_bytes, reset
+from trio_tsconnect.stream import DRAIN_ABOVE, IncompleteMessage, VirtualConnection, request_to_bytes, reset
 
 # RFC 9110 §9.3.8: the response to TRACE must not contain credentials or cookies.
 _SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
@@ -42,8 +42,8 @@ _OF_THE_CONTENT = frozenset(
 )
 
 
-async def send_answer(txn: EngineTransaction, *, by: str = "plugin") -> None:
-    """Send the response that a plugin or the proxy has made (`txn.response`, `txn.answer`). `by` is logged as the author."""
+async def send_answer(txn: EngineTransaction) -> None:
+    """Send the response that a plugin or the proxy has made (`txn.response`, `txn.answer`)."""
     if txn.state is not State.SEND_RESPONSE:  # otherwise a hook of this state has made the response
         txn.enter(State.SEND_RESPONSE)
         if txn.hooks.send_response:
@@ -54,9 +54,9 @@ async def send_answer(txn: EngineTransaction, *, by: str = "plugin") -> None:
         )
     if txn.answer and txn.response_transforms and (transforms := transforms_of(txn, txn.response)) is not None:
         txn.answer = await transforms.whole(txn.answer)
-    _tell_source(txn, "proxy" if by == "proxy" else "plugin", None)
+    _tell_source(txn, None)
     await _send(txn, txn.response, txn.answer or b"")
-    txn.end(by, "responded")
+    txn.end(txn.response_source, "responded")
 
 
 async def _fire_for(txn: EngineTransaction) -> None:
@@ -111,7 +111,8 @@ async def send_failure(txn: EngineTransaction, failed: TransactionFailure) -> No
         return
     result = outcome(failed.failure)
     txn.end(result.by, result.why)
-    txn.answer = txn.replaced = None  # an answer that was not sent
+    txn.answer = txn.replaced = txn.retry_target = None  # an answer that was not sent
+    txn.response_source = "proxy"
     if failed.failure in (Failure.ACCESS_DENIED, Failure.CONNECT_DENIED):
         txn.refused_by = "an access rule"
     if txn.response_begun and txn.session.http.take_back():  # the head was queued but not written: an error response can replace it
@@ -164,12 +165,13 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
                 page = txn.answer
         except TransactionFailure:
             if txn.refused_by is None:
+                txn.response_source = "proxy"
                 response, page = Response(500, [("Content-Type", "text/plain; charset=utf-8")]), error_page(500, "A plugin failed.")[0]
             txn.response = response
     if hooks_scope.cancel_called:  # not `cancelled_caught`: a hook may swallow the cancellation
         txn.response = response
         latest += txn.config.error_timeout
-    _tell_source(txn, "proxy" if txn.replaced is None else "plugin", txn.ended.why if txn.ended else None)
+    _tell_source(txn, txn.ended.why if txn.ended else None)
     with trio.move_on_at(latest) as scope:
         await _send(txn, txn.response, page)
     if scope.cancelled_caught and not txn.response_complete:
@@ -177,10 +179,10 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
         cut_short(txn)
 
 
-def _tell_source(txn: EngineTransaction, source: ResponseSource, cause: str | None) -> None:
+def _tell_source(txn: EngineTransaction, cause: str | None) -> None:
     """Tell the opener of a virtual connection who has made the response, for `fetch`."""
     if isinstance(txn.session.stream, VirtualConnection):
-        txn.session.stream.tell_source(source, cause)
+        txn.session.stream.tell_source(txn.response_source, cause)
 
 
 async def _send(txn: EngineTransaction, response: Response, content: bytes) -> None:
@@ -188,7 +190,13 @@ async def _send(txn: EngineTransaction, response: Response, content: bytes) -> N
     http = txn.session.http
     add_date(txn, response)
     silent = has_no_content(txn.method or "GET", response.status)
-    if silent and txn.method == "HEAD" and response.status not in (204, 304) and b"content-length" not in response.headers:
+    if (
+        silent
+        and txn.method == "HEAD"
+        and not txn.response_transforms
+        and response.status not in (204, 304)
+        and b"content-length" not in response.headers
+    ):
         response.headers[b"Content-Length"] = b"%d" % len(content)
     body = NO_BODY if silent else Body(Framing.LENGTH, len(content)) if content else EMPTY_BODY
     body = frame_for_client(txn, response, body)

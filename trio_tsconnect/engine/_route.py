@@ -111,7 +111,7 @@ def choose_origin(txn: EngineTransaction) -> Origin:
         tls = TLS(name, config.verify, config.ca_file)
     if rule is not None and rule.unix is not None:
         return UnixOrigin(rule.unix, tls)
-    if txn.rule is None and txn.session.target is not None:
+    if txn.rule is None and txn.session.target is not None and not txn.elsewhere:
         host, port = txn.session.target
         return TCPOrigin(host, port, tls)
     return TCPOrigin(uri.host, uri.port, tls)

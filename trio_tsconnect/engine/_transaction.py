@@ -17,11 +17,14 @@ from trio_tsconnect.engine._watch import Pace, Watch
 from trio_tsconnect.hooks import TRANSITIONS, AnyTransform, Hooks, InvalidState, OriginFailure, Proxy, State, Transaction
 from trio_tsconnect.log import Ended
 from trio_tsconnect.message import URL, Failure, Request, Response, TraceContext, TransactionFailure, is_idempotent, outcome
-from trio_tsconnect.origin import InterceptOrigin, OriginConnection
+from trio_tsconnect.origin import InterceptOrigin, Origin, OriginConnection
 from trio_tsconnect.stream import ClientInfo, ResponseSource
 
 if TYPE_CHECKING:
     from trio_tsconnect.engine._session import EngineSession
+
+
+Chain = tuple[tuple[str, AnyTransform], ...]
 
 
 class EngineTransaction(Transaction):
@@ -50,12 +53,18 @@ class EngineTransaction(Transaction):
     """True while the hook `origin_failed` runs."""
     intercept_origin: InterceptOrigin | None = None
     """The plugin that acts as the origin, if there is one."""
-    request_transforms: tuple[tuple[str, AnyTransform], ...] = ()
+    request_transforms: Chain = ()
     """(plugin name, transform) for the request body, in order."""
-    response_transforms: tuple[tuple[str, AnyTransform], ...] = ()
+    response_transforms: Chain = ()
     """(plugin name, transform) for the response body, in order."""
-    earlier_transforms: tuple[tuple[str, AnyTransform], ...] = ()
-    """The response transforms that were added before the response of the origin was there: those that do not depend on it."""
+    before_attempt: tuple[Chain, Chain] | None = None
+    """The transforms of request and response before the current attempt; None if none has begun."""
+    before_response: Chain | None = None
+    """The response transforms before the response of the origin was there; None if it is not."""
+    awaits_head: bool = False
+    """True while the transaction waits for a response head."""
+    head_received: bool = False
+    """True if the current attempt has received the final response head."""
     request_chain: Transforms | None = None
     """The request transforms of the current attempt."""
     request_body: bytes | None = None
@@ -70,6 +79,8 @@ class EngineTransaction(Transaction):
     """Target of the attempt that a plugin has asked for; None if none has."""
     retry_elsewhere: bool = False
     """True if the plugin has given that target."""
+    elsewhere: bool = False
+    """True once a plugin has chosen another origin with `retry`."""
     uri: URL | None = None
     """URL at the origin; None before remap."""
     seen_target: str | None = None
@@ -127,8 +138,9 @@ class EngineTransaction(Transaction):
     """True if that connection had served a request before."""
     origin_url: str | None = None
     """The URL after remapping, as text."""
-    origin_name: str = ""
-    """The origin that was asked last, for `OriginFailure`."""
+    asked: Origin | None = None
+    """The origin that was asked last."""
+    response_source: ResponseSource = "origin"
     status: int | None = None
     """Status of the response to the client; None if none was begun."""
     version: str = "1.1"
@@ -213,10 +225,8 @@ class EngineTransaction(Transaction):
         self._response = response
 
     @property
-    def response_source(self) -> ResponseSource:
-        if self.replaced is None and (self.ended is not None or (self.answer is not None and self.answered_by is None)):
-            return "proxy"
-        return "origin" if self.answer is None else "plugin"
+    def replaced_by(self) -> str | None:
+        return self.replaced[1] if self.replaced is not None else None
 
     @property
     def root(self) -> EngineTransaction:
@@ -247,7 +257,7 @@ class EngineTransaction(Transaction):
             raise InvalidState(f"failure is there only in origin_failed, not in state {self.state.milestone}")
         return OriginFailure(
             cause=outcome(self.offered.failure).why,
-            origin=self.origin_name,
+            origin=self.asked.name if self.asked is not None else "",
             attempt=self.attempts,
             repeatable=self.can_repeat and (is_idempotent(self.request.method) or self.state is State.ACQUIRE_ORIGIN),
         )
@@ -269,7 +279,18 @@ class EngineTransaction(Transaction):
     def forget_response(self) -> None:
         """Forget the origin's response, because there will be another: also the transforms that were added for it."""
         self._response = None
-        self.response_transforms = self.earlier_transforms
+        if self.before_response is not None:
+            self.response_transforms, self.before_response = self.before_response, None
+
+    def forget_attempt(self) -> None:
+        """Forget the attempt at the origin, because there will be another: also the transforms that its hooks have added."""
+        self.forget_response()
+        if self.before_attempt is not None:
+            (self.request_transforms, self.response_transforms), self.before_attempt = self.before_attempt, None
+        self.request_chain = None
+        self.head_received = False
+        self.response_due = math.inf
+        self.watch.disarm()
 
     @property
     def can_repeat(self) -> bool:

@@ -11,7 +11,7 @@ import trio
 from trio_tsconnect.engine._bodies import begin_to_wait_for_body, count_request, end_to_wait_for_body
 from trio_tsconnect.engine._respond import write_to_client
 from trio_tsconnect.engine._transaction import EngineTransaction
-from trio_tsconnect.engine._transforms import Pieces, Transforms
+from trio_tsconnect.engine._transforms import Body, Transforms, Whole
 from trio_tsconnect.engine._watch import Watch
 from trio_tsconnect.message import Failure, Framing, MessageError, TransactionFailure, drop_claimed
 from trio_tsconnect.stream import HTTP1Client
@@ -24,8 +24,8 @@ class Withheld(Exception):
 async def relay_transformed(txn: EngineTransaction, http: HTTP1Client, transforms: Transforms) -> None:
     """Forward the response body. The head, which is queued already, goes out with the first write."""
     client = txn.session.http
-    async with transforms.of(_response_pieces(txn, http, hold=transforms.holds_head)) as pieces:
-        async for piece in pieces:
+    async with transforms.of(_ResponseBody(txn, http, hold=transforms.holds_head)) as body:
+        while piece := await body.next_piece():
             txn.response_bytes += len(piece)
             client.queue_body(piece)
             await write_to_client(txn)
@@ -35,23 +35,28 @@ async def relay_transformed(txn: EngineTransaction, http: HTTP1Client, transform
     txn.watch.disarm()
 
 
-async def _response_pieces(txn: EngineTransaction, http: HTTP1Client, *, hold: bool) -> Pieces:
-    client = txn.session.http
-    while True:
-        try:
-            piece = http.body_piece()
-        except MessageError as exc:
-            raise TransactionFailure(exc) from None
-        if piece:
-            yield bytes(piece)
-        elif piece is None:
-            if client.queued and not hold:  # the head
+class _ResponseBody:
+    """The body as the origin sends it. `hold`: do not send the head before there is something to send with it."""
+
+    def __init__(self, txn: EngineTransaction, http: HTTP1Client, *, hold: bool) -> None:
+        self._txn, self._http, self._hold = txn, http, hold
+
+    async def next_piece(self) -> bytes:
+        txn, http = self._txn, self._http
+        while True:
+            try:
+                piece = http.body_piece()
+            except MessageError as exc:
+                raise TransactionFailure(exc) from None
+            if piece is not None:
+                return bytes(piece)
+            if txn.session.http.queued and not self._hold:  # the head
                 await write_to_client(txn)
             txn.watch.arm(Failure.ORIGIN_INACTIVITY, txn.config.inactivity_timeout)
-            await fill_response(http)
-            txn.watch.disarm()
-        else:
-            return
+            try:
+                await fill_response(http)
+            finally:
+                txn.watch.disarm()
 
 
 async def fill_response(http: HTTP1Client) -> None:
@@ -66,8 +71,9 @@ async def fill_response(http: HTTP1Client) -> None:
 
 async def send_transformed(txn: EngineTransaction, http: HTTP1Client, watch: Watch, transforms: Transforms) -> None:
     """Send the request body. Raise `Withheld` if the rest of it is not wanted, trio's errors if the origin reads no more."""
-    async with transforms.of(_request_pieces(txn, http, watch)) as pieces:
-        async for piece in pieces:
+    source: Body = Whole(txn.request_body) if txn.request_body is not None else _RequestBody(txn, watch)
+    async with transforms.of(source) as body:
+        while piece := await body.next_piece():
             http.queue_body(piece)
             await _drain(txn, http, watch)
     txn.request_body_sent = True
@@ -82,27 +88,29 @@ async def _drain(txn: EngineTransaction, http: HTTP1Client, watch: Watch) -> Non
     watch.disarm()
 
 
-async def _request_pieces(txn: EngineTransaction, http: HTTP1Client, watch: Watch) -> Pieces:
-    client = txn.session.http
-    if txn.request_body is not None:  # a plugin has read it
-        if txn.request_body:
-            yield txn.request_body
-        return
-    while True:
-        try:
-            piece = client.body_piece()
-        except MessageError as exc:
-            raise TransactionFailure(exc) from None
-        if piece:
-            count_request(txn, len(piece))
-            yield bytes(piece)
-        elif piece is None:
-            watch.arm(Failure.REQUEST_BODY_TIMEOUT, begin_to_wait_for_body(txn))
-            if not await client.fill():
+class _RequestBody:
+    """The body as the client sends it."""
+
+    def __init__(self, txn: EngineTransaction, watch: Watch) -> None:
+        self._txn, self._watch = txn, watch
+
+    async def next_piece(self) -> bytes:
+        txn, client = self._txn, self._txn.session.http
+        while True:
+            try:
+                piece = client.body_piece()
+            except MessageError as exc:
+                raise TransactionFailure(exc) from None
+            if piece is not None:
+                count_request(txn, len(piece))
+                return bytes(piece)
+            self._watch.arm(Failure.REQUEST_BODY_TIMEOUT, begin_to_wait_for_body(txn))
+            try:
+                more = await client.fill()
+            finally:
+                end_to_wait_for_body(txn)
+                self._watch.disarm()
+            if not more:
                 raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request body.")
-            end_to_wait_for_body(txn)
-            watch.disarm()
             if txn.body_withheld:  # what was just read may be another request
                 raise Withheld
-        else:
-            return

@@ -16,11 +16,12 @@ def as_request(what: Request | URL | str) -> Request:
     return Request("GET", str(url), [("Host", url.authority)])
 
 
-def connect_options(options: ConnectOptions | None, request: Request, *, direct: bool) -> ConnectOptions | None:
-    """Return the options of the connection; with `direct`, their target is the host of the request."""
+def directed(request: Request, options: ConnectOptions | None, *, direct: bool) -> tuple[Request, ConnectOptions | None]:
+    """Return the request and the options of its connection; with `direct`, the target of both is the URL of the request."""
     if not direct:
-        return options
+        return request, options
     if options is not None and options.target is not None:
         raise ValueError("direct=True takes the target from the URL, so the options must not have one")
-    url = request.url
-    return attrs.evolve(options or ConnectOptions(), target=(url.host, url.port))
+    url, request = request.url, request.copy()
+    request.url = url  # with its scheme: a child inherits that of the client otherwise
+    return request, attrs.evolve(options or ConnectOptions(), target=(url.host, url.port))

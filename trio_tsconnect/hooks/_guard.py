@@ -42,8 +42,9 @@ class Guard(Plugin):
         await self._judge_once(txn)
 
     async def _judge_once(self, txn: Transaction) -> None:
-        if self not in txn.data:
-            txn.data[self] = True
+        asked = ("guard", id(self))  # not the guard itself: it may not be hashable
+        if asked not in txn.data:
+            txn.data[asked] = True
             await self.judge(txn)
 
 

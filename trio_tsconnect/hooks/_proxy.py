@@ -12,7 +12,7 @@ import trio
 from trio_tsconnect._util import public
 from trio_tsconnect.config import PluginBase, ProxyConfig
 from trio_tsconnect.hooks._connect import ConnectOptions
-from trio_tsconnect.hooks._fetch import as_request, connect_options
+from trio_tsconnect.hooks._fetch import as_request, directed
 from trio_tsconnect.hooks._session import Session
 from trio_tsconnect.hooks._tree import TreeNode
 from trio_tsconnect.message import URL, Request
@@ -98,8 +98,7 @@ class Proxy(abc.ABC):
         answers with an error: its `cause` is that of the log. With `raise_failures=False` such an answer is returned like any other;
         `response.source` and `response.cause` tell it from an origin's.
         """
-        request = as_request(request)
-        where = connect_options(options, request, direct=direct)
+        request, where = directed(as_request(request), options, direct=direct)
         return fetch(lambda: self.connect(where), request, body, raise_failures=raise_failures)
 
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from trio_tsconnect._util import public
 from trio_tsconnect.config import HttpConfig, OriginConfig, RemapRule
 from trio_tsconnect.hooks._connect import ConnectOptions
 from trio_tsconnect.hooks._errors import OriginFailure
-from trio_tsconnect.hooks._fetch import as_request, connect_options
+from trio_tsconnect.hooks._fetch import as_request, directed
 from trio_tsconnect.hooks._proxy import Proxy
 from trio_tsconnect.hooks._session import Session
 from trio_tsconnect.hooks._states import State
@@ -126,10 +126,13 @@ class Transaction(abc.ABC):
     @abc.abstractmethod
     def response(self, response: Response) -> None: ...
 
+    response_source: ResponseSource
+    """Who has made `response`: "origin" (also a plugin that has intercepted the request), "plugin" (by `respond`) or "proxy"."""
+
     @property
     @abc.abstractmethod
-    def response_source(self) -> ResponseSource:
-        """Who has made `response`: "origin" (also a plugin that has intercepted the request), "plugin" (by `respond`) or "proxy"."""
+    def replaced_by(self) -> str | None:
+        """Name of the plugin that has replaced the response since an origin was asked; None if none has."""
 
     @property
     @abc.abstractmethod
@@ -252,6 +255,5 @@ class Transaction(abc.ABC):
         raise_failures: bool = True,
     ) -> AbstractAsyncContextManager[FetchedResponse]:
         """Send a request as `Proxy.fetch` does, as a child of this transaction. `detach` is as for `connect`."""
-        request = as_request(request)
-        where = connect_options(options, request, direct=direct)
+        request, where = directed(as_request(request), options, direct=direct)
         return fetch(lambda: self.connect(where, detach=detach), request, body, raise_failures=raise_failures)

@@ -1,11 +1,12 @@
 """How origins read a path: percent-decoding, dot segments, slashes, backslashes and path parameters.
 
-Invariant: `readings` returns every way in which an origin may read a path. So a rule that looks at all of them cannot be bypassed by another
+Invariant: `readings` yields every combination of the habits below. So a rule that looks at all readings cannot be bypassed by another
 spelling of the path.
 
-RFC 3986 allows few readings, but origins have more. Some take `%2F` for a separator, some decode twice or accept overlong UTF-8, some take a
-backslash for a slash, merge empty segments, cut a segment at `;` or NUL, or do not resolve dot segments. Each origin combines these habits
-in its own way, so all combinations are returned. A path without any of these characters has one reading, which costs one search.
+RFC 3986 allows few readings, but origins and the intermediaries before them have more habits. Some take `%2F` for a separator, some decode
+two or three times, accept overlong UTF-8 or `%u002f`, some take a backslash for a slash, merge empty segments before or after they resolve
+dot segments, do not resolve them, cut a segment at `;`, or cut the path at NUL, `?` or `#` after decoding. A path without any of these
+characters has one reading, which costs one search.
 
 Not included: origins that ignore the case of a path, or dots and spaces at the end of a name (Windows).
 """
@@ -20,17 +21,33 @@ from urllib.parse import unquote_to_bytes
 Segments = tuple[str, ...]
 
 _ODD = re.compile(r"[%\\;]|//|/\.")
-_PARAMETERS = re.compile(r"[;\0][^/]*")
-_OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]")
+_PARAMETERS = re.compile(r";[^/]*")
+_TAIL = re.compile(r"[\0?#].*", re.DOTALL)
+_OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|\xf0\x80[\x80\x81][\x80-\xbf]")
+_UTF16 = re.compile(rb"%u00([0-9a-fA-F]{2})", re.IGNORECASE)
 _INNER = "\udc2f"
 """Stands for a `/` that is part of a name. UTF-8 decodes to no lone surrogate, so a path cannot contain it."""
 _ROUNDS = 3
 """A path is decoded at most so many times: by the origin and by intermediaries before it."""
+MOST_SEGMENTS = 256
+"""A path that can be read in several ways and has more segments than this is `excessive`: to compare it would take too long."""
+_LONGEST_KEPT = 256
+"""Longer paths are not kept in the cache: a client could fill the memory with them."""
 
 
-@lru_cache(maxsize=512)
+def excessive(path: str) -> bool:
+    """Return True if a path has too many segments to be compared in all its readings. No honest client sends one."""
+    if len(path) <= MOST_SEGMENTS or not _ODD.search(path):
+        return False
+    return _decode(path, _ROUNDS).replace("\\", "/").count("/") > MOST_SEGMENTS
+
+
 def readings(path: str) -> tuple[Segments, ...]:
     """Return all readings of an absolute path, each as its segments. The first is the one of an origin that has all habits at once."""
+    return _kept(path) if len(path) <= _LONGEST_KEPT else _readings(path)
+
+
+def _readings(path: str) -> tuple[Segments, ...]:
     if not _ODD.search(path):
         return (_named(path.split("/")[1:]),)
     texts = dict.fromkeys(cut for text in _decoded(path) for cut in _cut(text))
@@ -38,9 +55,12 @@ def readings(path: str) -> tuple[Segments, ...]:
     return tuple(dict.fromkeys(reversed(found)))
 
 
+_kept = lru_cache(maxsize=64)(_readings)
+
+
 def _decoded(path: str) -> Iterator[str]:
-    """Yield the path with `%2F` as a character of a name, then as a separator; decoded once, then completely."""
-    for rounds in (1, _ROUNDS) if "%" in path else (0,):
+    """Yield the path with `%2F` as a character of a name, then as a separator; decoded once, twice, then completely."""
+    for rounds in (1, 2, _ROUNDS) if "%25" in path else (1, _ROUNDS) if "%" in path else (0,):  # twice matters only if "%" is encoded
         if rounds:
             yield "/".join([_decode(segment, rounds).replace("/", _INNER) for segment in path.split("/")])
         yield _decode(path, rounds)
@@ -53,6 +73,7 @@ def _decode(text: str, rounds: int) -> str:
             break
         data = unquote_to_bytes(data)
     if rounds == _ROUNDS:
+        data = _UTF16.sub(lambda match: bytes.fromhex(match[1].decode()), data)
         data = _OVERLONG.sub(_shortest, data)
     return data.decode("utf-8", "replace")
 
@@ -63,18 +84,26 @@ def _shortest(match: re.Match[bytes]) -> bytes:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """Yield the path with `\\` in a name, then as a separator; with path parameters, then without them."""
+    """Yield the path with `\\` in a name, then as a separator; whole, then up to NUL, `?` or `#`; with parameters, then without them."""
     for slashes in (text, text.replace("\\", "/")) if "\\" in text else (text,):
-        yield slashes
-        if ";" in slashes or "\0" in slashes:
-            yield _PARAMETERS.sub("", slashes)
+        for whole in (slashes, _TAIL.sub("", slashes)) if _TAIL.search(slashes) else (slashes,):
+            yield whole
+            if ";" in whole:
+                yield _PARAMETERS.sub("", whole)
 
 
 def _resolved(segments: list[str]) -> Iterator[Segments]:
     """Yield the segments with and without the empty ones, before and after dot segments are resolved (RFC 3986 §5.2.4)."""
-    for merged in (segments, [segment for segment in segments if segment]) if "" in segments[:-1] else (segments,):
+    dots = "." in segments or ".." in segments
+    yield _named(segments)
+    if dots:
+        resolved = _without_dots(segments)
+        yield _named(resolved)
+        yield _named([segment for segment in resolved if segment])
+    if "" in segments[:-1]:
+        merged = [segment for segment in segments if segment]
         yield _named(merged)
-        if "." in merged or ".." in merged:
+        if dots:
             yield _named(_without_dots(merged))
 
 

@@ -16,7 +16,7 @@ import attrs
 
 from trio_tsconnect._util import public
 from trio_tsconnect.message._errors import BadRequest
-from trio_tsconnect.message._path import readings
+from trio_tsconnect.message._path import excessive, readings
 
 if TYPE_CHECKING:
     from trio_tsconnect.message._message import Request
@@ -189,20 +189,23 @@ class URL:
         """Return True if some origin may read the path as `prefix` or as a path below it. `prefix` begins with "/", else ValueError.
 
         Origins differ in how they decode, split and resolve a path. All readings are tested, so a plugin that denies `/private` denies each
-        of its spellings. A plugin that allows only `/public` must test `ambiguous` too. Letters are compared with their case.
+        of its spellings. A plugin that allows only `/public` must test `ambiguous` too. Letters are compared with their case. An odd path of
+        more than 256 segments is under every prefix.
 
         >>> URL.parse("http://site.example/private/..;/public").under("/private")
         True
         """
         if not prefix.startswith("/"):
             raise ValueError(f"prefix {prefix[:80]!r} does not begin with '/'")
+        if self.path == "*" or excessive(self.path):
+            return self.path != "*"
         wanted = readings(prefix)[0]
-        return self.path != "*" and any(segments[: len(wanted)] == wanted for segments in readings(self.path))
+        return any(segments[: len(wanted)] == wanted for segments in readings(self.path))
 
     @property
     def ambiguous(self) -> bool:
         """True if origins may read the path in different ways, for example `/public/..%2Fprivate`."""
-        return self.path != "*" and len(readings(self.path)) > 1
+        return self.path != "*" and (excessive(self.path) or len(readings(self.path)) > 1)
 
     @cached_property
     def _text(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -9,14 +11,19 @@ from typing import Any
 
 import attrs
 
-from trio_tsconnect import ConfigError, Plugin, Transaction
+from trio_tsconnect import ConfigError, InvalidState, Plugin, Transaction
 from trio_tsconnect._util import public
+from trio_tsconnect.message import reason_phrase
+from trio_tsconnect.plugins._json import OF_THE_BYTES
 from trio_tsconnect.plugins._options import as_tuple, one_of, refuse
 
 _MAKERS = ("proxy", "plugin", "origin")
-_OF_THE_OLD_BODY = tuple(
-    b"content-type content-length content-encoding content-language content-range etag last-modified accept-ranges transfer-encoding".split()
+_OF_THE_OLD_BODY = (  # RFC 9110 §8, RFC 9530, RFC 6266
+    *OF_THE_BYTES,
+    *b"content-type content-length content-encoding content-language content-location content-disposition content-range".split(),
+    *b"last-modified transfer-encoding".split(),
 )
+_MARKUP = re.compile("html|xml", re.IGNORECASE)
 
 
 def _pages(_instance: Any, attribute: Any, value: Any) -> None:
@@ -36,10 +43,11 @@ def _makers(_instance: Any, attribute: Any, value: Any) -> None:
 
 @public("trio_tsconnect.plugins")
 class ErrorPages(Plugin):
-    """Replaces the body of error responses by a page from a file. The status and the other fields stay.
+    """Replaces the body of error responses by a page from a file. The status stays, and each field that does not describe the old body.
 
-    `$status`, `$reason` and `$transaction` in a page are replaced by the status, its reason phrase and the number of the transaction in the
-    log. Source: nginx's error_page.
+    `$status`, `$reason` and `$transaction` in a page are replaced by the status, its standard reason phrase (not the one of the origin) and
+    the number of the transaction in the log. A response that another plugin has made in `send_response` is not replaced. Source: nginx's
+    error_page.
     """
 
     @attrs.frozen(kw_only=True)
@@ -55,6 +63,7 @@ class ErrorPages(Plugin):
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._markup = _MARKUP.search(options.content_type) is not None
         self._pages = {str(key): _read(f"pages.{key}", file) for key, file in options.pages.items()}
 
     async def send_response(self, txn: Transaction) -> None:
@@ -66,8 +75,13 @@ class ErrorPages(Plugin):
         headers = txn.response.headers.copy()
         headers.remove(_OF_THE_OLD_BODY)
         headers["Content-Type"] = self.options.content_type
-        body = page.safe_substitute(status=status, reason=txn.response.reason, transaction=txn.number)
-        txn.respond(status, body.encode(), headers=headers)
+        reason = html.escape(reason_phrase(status)) if self._markup else reason_phrase(status)
+        body = page.safe_substitute(status=status, reason=reason, transaction=txn.number)
+        try:
+            txn.respond(status, body.encode(), headers=headers)
+        except InvalidState:  # another plugin has made this response in send_response: it stays. One that was made before is replaced
+            if txn.replaced_by is None:
+                raise
 
 
 def _read(key: str, file: str) -> Template:
