@@ -31,7 +31,7 @@ PARTS: dict[str, list[str]] = {
         "howto/behind-haproxy",
         "howto/read-the-log",
     ],
-    "Reference": ["api", "transaction", "plugins", "asgi", "testing", "errors", "reference/index", "features", "performance"],
+    "Reference": ["api", "transaction", "plugins", "log", "asgi", "testing", "errors", "reference/index", "features", "performance"],
     "Explanation": ["virtual_connections", "design", "traffic_server", "changelog"],
 }
 """The four parts of the manual, and their pages in order."""

@@ -97,7 +97,7 @@ class HTTP1Server(HTTP1Connection):
         if response.status >= 200 or response.status == 101:
             self._expect_head()
         head = response_to_bytes(response)
-        self.response_head_size = len(head)
+        self.response_head_size: int = len(head)
         self._put(head)
         if response.status >= 200:
             self._sending, self._unsent, self._sent = body, body.length, False
