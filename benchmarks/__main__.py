@@ -12,7 +12,7 @@ from importlib.metadata import version
 import attrs
 import trio
 
-from benchmarks import _load, _profile, _streams, _transactions
+from benchmarks import _load, _log, _profile, _streams, _transactions
 from benchmarks._ratio import FULL, QUICK, Effort, Result, as_row, title_row
 
 SECTIONS: dict[str, Callable[[Effort], Awaitable[Sequence[Result]]]] = {
@@ -21,6 +21,7 @@ SECTIONS: dict[str, Callable[[Effort], Awaitable[Sequence[Result]]]] = {
     "transaction": _transactions.keep_alive,
     "engine": _transactions.engine,
     "proxy": lambda effort: _load.proxies(effort.times(0.6, 5)),
+    "log": lambda effort: _log.log(effort.times(1, 4)),
     "h2": lambda effort: _load.http2(effort.times(0.6, 5)),
 }
 """What can be measured, in the order in which it is."""

@@ -43,7 +43,9 @@ async def _load_h2(n: int, port: int) -> None:
     await _h2load(n, port, "-m", str(STREAMS))
 
 
-async def _own_load(n: int, port: int) -> None:
+async def own_load(n: int, port: int) -> None:
+    """Send the requests over some connections, with a client in this process."""
+
     async def run() -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await Client(stream).run(n // CONNECTIONS)
@@ -53,7 +55,14 @@ async def _own_load(n: int, port: int) -> None:
             nursery.start_soon(run)
 
 
-def _under(load: Load, server: Child) -> Contestant:
+def load_h1() -> Load:
+    """The load of HTTP/1.1: that of h2load, where it is installed."""
+    return _load_h1 if shutil.which("h2load") else own_load
+
+
+def under(load: Load, server: Child) -> Contestant:
+    """A contestant that is a server under a load: requests per second of its CPU time."""
+
     async def run(n: int) -> float:
         whole = max(1, n // (CONNECTIONS * STREAMS)) * CONNECTIONS * STREAMS  # as much for each connection
         start = server.cpu_seconds()
@@ -64,9 +73,10 @@ def _under(load: Load, server: Child) -> Contestant:
 
 
 @asynccontextmanager
-async def _origin() -> AsyncIterator[Child]:
-    async with nginx() if shutil.which("nginx") else child("origin") as origin:
-        yield origin
+async def origin() -> AsyncIterator[Child]:
+    """An origin in a process of its own: nginx, where it is installed."""
+    async with nginx() if shutil.which("nginx") else child("origin") as server:
+        yield server
 
 
 async def proxies(effort: Effort) -> list[Result]:
@@ -74,18 +84,18 @@ async def proxies(effort: Effort) -> list[Result]:
     name = "proxy over TCP"
     if not tells_cpu_time():
         return [Absent(name=name, why="the CPU time of another process (Linux)")]
-    load = _load_h1 if shutil.which("h2load") else _own_load
+    load = load_h1()
     async with AsyncExitStack() as stack:
-        origin = await stack.enter_async_context(_origin())
-        ours = await stack.enter_async_context(child("proxy", origin.port))
-        again = await stack.enter_async_context(child("proxy", origin.port))
-        logging = await stack.enter_async_context(child("proxy-log", origin.port))
-        bare = await stack.enter_async_context(bare_proxy(origin.port))
+        behind = await stack.enter_async_context(origin())
+        ours = await stack.enter_async_context(child("proxy", behind.port))
+        again = await stack.enter_async_context(child("proxy", behind.port))
+        logging = await stack.enter_async_context(child("proxy-log", behind.port))
+        bare = await stack.enter_async_context(bare_proxy(behind.port))
         contestants = {
-            "ours": _under(load, ours),
-            AGAIN: _under(load, again),
-            "bare_proxy.py": _under(load, bare),
-            "itself with a log of JSON lines": _under(load, logging),
+            "ours": under(load, ours),
+            AGAIN: under(load, again),
+            "bare_proxy.py": under(load, bare),
+            "itself with a log of JSON lines": under(load, logging),
         }
         return list(await race(name, contestants, effort, unit="/CPU-s"))
 
@@ -112,9 +122,9 @@ async def http2(effort: Effort) -> list[Result]:
             again = await stack.enter_async_context(child(which))
             theirs = await stack.enter_async_context(child("hypercorn"))
             contestants = {
-                "ours": _under(_load_h2, ours),
-                AGAIN: _under(_load_h2, again),
-                "hypercorn, trio worker": _under(_load_h2, theirs),
+                "ours": under(_load_h2, ours),
+                AGAIN: under(_load_h2, again),
+                "hypercorn, trio worker": under(_load_h2, theirs),
             }
             results += await race(title, contestants, effort, unit="/CPU-s")
     return results

@@ -24,6 +24,7 @@ import trio_tsconnect.plugins
 from trio_tsconnect import Plugin, Transaction
 from trio_tsconnect.config import ConfigError, HttpConfig, OriginConfig, RemapRule
 from trio_tsconnect.hooks import HOOKS, TRANSITIONS, State
+from trio_tsconnect.log import CODES, FIELDS
 from trio_tsconnect.message import Failure, outcome
 
 HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ sys.path.insert(0, str(HERE.parent))  # as a script it finds only what is beside
 from docs import _errors
 from docs._reference import documented
 
-PAGES = ("transaction.md", "plugins.md", "api.md", "errors.md", "tutorial/five_plugins.md", "tutorial/gateway.md")
+PAGES = ("transaction.md", "plugins.md", "api.md", "errors.md", "log.md", "tutorial/five_plugins.md", "tutorial/gateway.md")
 
 _REGION = re.compile(r"(<!-- begin: (?P<name>[\w. ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
 
@@ -98,6 +99,22 @@ def cause_table() -> str:
         for end in [outcome(failure)]
     ]
     return "\n".join(["| `why` | `by` | status | |", "|---|---|---|---|", *rows])
+
+
+def log_fields() -> str:
+    """Each field of a log record: its name, its codes in Traffic Server, and its type from the table; its meaning from the record."""
+    words = documented("LogRecord")
+    rows = []
+    for field in FIELDS:
+        codes = ", ".join(f"`{{...}}{code}`" if field.kind == "table" else f"`{code}`" for code in field.codes)
+        kind = f"{field.kind}, {field.unit}" if field.unit else field.kind
+        rows.append(f"| `{field.name}` | {codes} | {kind} | {words[field.name]} |")
+    return "\n".join(["| field | code | type | |", "|---|---|---|---|", *rows])
+
+
+def log_codes() -> str:
+    """Each code of Traffic Server's log formats that is more than one field."""
+    return "\n".join(["| code | |", "|---|---|", *(f"| `{code.code}` | {code.text} |" for code in CODES)])
 
 
 def error_table() -> str:
@@ -202,6 +219,7 @@ VALUES: dict[str, ModuleType] = {
             "ProxyConfig",
             "ProxyStatistics",
             "RemapRule",
+            "RotateConfig",
             "TLSInfo",
             "TlsFiles",
             "TreeNode",
@@ -219,6 +237,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "actions": action_table,
     "causes": cause_table,
     "errors": error_table,
+    "log fields": log_fields,
+    "log codes": log_codes,
     "options of one rule": rule_options,
     **{f"options of {name}": partial(option_table, name) for name in vars(trio_tsconnect.plugins) if name[0].isupper()},
     **{f"fields of {name}": partial(field_table, room, name) for name, room in VALUES.items()},

@@ -40,7 +40,19 @@ PARTS: dict[str, list[str]] = {
         "howto/read-the-log",
         "howto/trace",
     ],
-    "Reference": ["api", "transaction", "plugins", "asgi", "testing", "log-report", "errors", "reference/index", "features", "performance"],
+    "Reference": [
+        "api",
+        "transaction",
+        "plugins",
+        "log",
+        "asgi",
+        "testing",
+        "log-report",
+        "errors",
+        "reference/index",
+        "features",
+        "performance",
+    ],
     "Explanation": ["virtual_connections", "design", "traffic_server", "changelog"],
 }
 """The four parts of the manual, and their pages in order."""

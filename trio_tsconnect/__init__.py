@@ -9,6 +9,7 @@ from trio_tsconnect.config import LogConfig as LogConfig
 from trio_tsconnect.config import OriginConfig as OriginConfig
 from trio_tsconnect.config import ProxyConfig as ProxyConfig
 from trio_tsconnect.config import RemapRule as RemapRule
+from trio_tsconnect.config import RotateConfig as RotateConfig
 from trio_tsconnect.config import TlsFiles as TlsFiles
 from trio_tsconnect.engine import open_proxy as open_proxy
 from trio_tsconnect.hooks import ConnectOptions as ConnectOptions

@@ -5,7 +5,8 @@ Invariant: nothing in this module depends on HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,6 +15,13 @@ T = TypeVar("T")
 def lacks(extra: str, what: str, missing: ModuleNotFoundError) -> ModuleNotFoundError:
     """Return an error that names the missing extra, to raise in place of `missing`, which names only an imported module."""
     return ModuleNotFoundError(f"{what} needs the extra {extra}: pip install 'trio-tsconnect[{extra}]'", name=missing.name)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean "x"?` if a known name is similar to `name`; otherwise a list of the known names."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
+    return f'; did you mean "{near[0]}"?' if near else f", expected one of {', '.join(names)}"
 
 
 def public(module: str) -> Callable[[T], T]:

@@ -150,6 +150,21 @@ async def test_hangup_signal_reopens_the_log_under_its_name(tmp_path: Path) -> N
     assert len(records_in(log)) == 1
 
 
+async def test_each_log_of_a_file_has_the_fields_that_it_selects(tmp_path: Path) -> None:
+    config = write_config(tmp_path, 1)
+    text = config.read_text().replace("[log]", "[[log]]")
+    config.write_text(f'{text}\n[[log]]\npath = "selected.log"\nformat = "%<{{Host}}cqh> %<{{Content-Type}}psh>"\n')
+    async with serving(config) as server:
+        (port,) = server.ports()
+        await fetch(await trio.open_tcp_stream("127.0.0.1", port))
+        server.signal(signal.SIGTERM)
+        assert await server.end() == 0
+    host = records_in(tmp_path / "transactions.jsonl")[0]["host"]
+    line = (tmp_path / "selected.log").read_text()
+    assert line.split()[0] == host
+    assert line.split()[1].startswith("text/")
+
+
 async def test_hangup_signal_keeps_the_old_log_when_a_new_one_cannot_be_opened(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()

@@ -23,9 +23,11 @@ from trio_tsconnect.config import (
     ProxyConfig,
     RateLimit,
     RemapRule,
+    RotateConfig,
     TlsFiles,
     warnings,
 )
+from trio_tsconnect.log import FORMATS
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
@@ -142,13 +144,47 @@ REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     (RateLimit, {"burst": 1, "rate": -(10**400)}, f"rate: must be a number per second, 0 or more, got -1{'0' * 75}..."),
     (RateLimit, {"burst": 1, "rate": math.nan}, "rate: must be a number per second, 0 or more, got nan"),
     (ProxyConfig, {"http2": {}}, "http2: must be an Http2Limits, got {}"),
-    (LogConfig, {"format": "combined"}, 'format: must be "json", got "combined"'),
+    (LogConfig, {"format": "combind"}, 'format: unknown format "combind"; did you mean "combined"?'),
+    (
+        LogConfig,
+        {"format": "xml"},
+        f'format: unknown format "xml", expected one of {", ".join(FORMATS)}, or a format string such as "%<chi> %<cqtx>"',
+    ),
+    (LogConfig, {"format": "%<chj>"}, 'format: unknown code %<chj>; did you mean "chp"?'),
+    (LogConfig, {"format": 1}, "format: must be one of json, common, combined, squid, ltsv, otel, or a format string, got 1"),
+    (LogConfig, {"filter": "statsu = 1"}, 'filter: position 1: there is no field statsu; did you mean "status"?'),
+    (LogConfig, {"filter": 5}, "filter: must be an expression such as status >= 500, got 5"),
+    (LogConfig, {"sample": 1.5}, "sample: must be a number from 0 to 1, got 1.5"),
+    (LogConfig, {"on_overflow": "block"}, 'on_overflow: must be "drop": "block" would stop the whole proxy while a disk is slow'),
+    (LogConfig, {"on_overflow": "x"}, 'on_overflow: must be "drop", got "x"'),
+    (LogConfig, {"request_headers": ["a b"]}, 'request_headers[0]: must be the name of a field, got "a b"'),
+    (LogConfig, {"flush_interval": -1}, "flush_interval: must be a number of seconds, 0 or more, got -1"),
+    (LogConfig, {"max_pending": 0}, "max_pending: must be a whole number, 1 or more, got 0"),
+    (LogConfig, {"query": 1}, "query: must be true or false, got 1"),
+    (
+        LogConfig,
+        {"path": "syslog:x"},
+        'path: "syslog:x" is not complete, expected "syslog:", "syslog:/path", "syslog:udp://host:port" or "syslog:tcp://host:port"',
+    ),
+    (LogConfig, {"path": "| "}, 'path: "| " is not complete, expected a command after "|", such as "|gzip > log.gz"'),
+    (LogConfig, {"path": "logging:"}, 'path: "logging:" is not complete, expected the name of a logger, such as "logging:access"'),
+    (
+        LogConfig,
+        {"path": "-", "rotate": RotateConfig(size=1)},
+        "rotate: has no effect on a destination that is no file, expected the path of one",
+    ),
+    (LogConfig, {"rotate": {"size": 1}}, "rotate: must be a RotateConfig or None, got {'size': 1}"),
+    (RotateConfig, {}, "has neither size nor every, expected at least one of them"),
+    (RotateConfig, {"size": "100 XB"}, 'size: must be a number of bytes, 1 or more, or such as "100 MB", got "100 XB"'),
+    (RotateConfig, {"every": "1 month"}, 'every: must be a number of seconds, 1 or more, or such as "1 day", got "1 month"'),
+    (RotateConfig, {"size": 1, "keep": -1}, "keep: must be a whole number, 0 or more, got -1"),
+    (RotateConfig, {"size": 1, "compress": 1}, "compress: must be true or false, got 1"),
     (LogConfig, {"path": "a\0b"}, 'path: must be the name of a file, got "a\\x00b"'),
     (ListenConfig, {"tls": {"certificate": "c"}}, "tls: must be a certificate and a key, got {'certificate': 'c'}"),
     (TlsFiles, {"certificate": "c.pem", "key": None}, "key: must be the name of a file, got None"),
     (ProxyConfig, {"http": {}}, "http: must be an HttpConfig, got {}"),
     (ProxyConfig, {"origin": None}, "origin: must be an OriginConfig, got None"),
-    (ProxyConfig, {"log": "a.jsonl"}, 'log: must be a LogConfig or None, got "a.jsonl"'),
+    (ProxyConfig, {"log": "a.jsonl"}, 'log[0]: must be a LogConfig, got "a.jsonl"'),
     (ProxyConfig, {"remap": [("/", "http://o")]}, "remap[0]: must be a RemapRule, got ('/', 'http://o')"),
     (ProxyConfig, {"listen": "127.0.0.1:80"}, 'listen[0]: must be a ListenConfig, got "127.0.0.1:80"'),
     (ProxyConfig, {"access": [{"action": "deny"}]}, "access[0]: must be an AccessRule, got {'action': 'deny'}"),
@@ -303,3 +339,23 @@ def test_a_listener_without_any_rule_is_warned_of() -> None:
 def test_the_values_show_their_public_path() -> None:
     for kind in (ProxyConfig, HttpConfig, OriginConfig, LogConfig, ListenConfig, TlsFiles, RemapRule, ConfigError):
         assert kind.__module__ == "trio_tsconnect"
+
+
+@pytest.mark.parametrize(
+    ("size", "number"), [("100 MB", 10**8), ("1gib", 2**30), ("1.5 kB", 1500), ("7", 7), ("7 B", 7), (5, 5), (None, None)]
+)
+def test_sizes_have_units(size: Any, number: int | None) -> None:
+    assert RotateConfig(size=size, every=60).size == number
+
+
+@pytest.mark.parametrize(
+    ("every", "number"), [("1 day", 86400), ("2 Weeks", 1209600), ("1.5 hours", 5400), ("90 seconds", 90), (90.5, 90.5)]
+)
+def test_times_have_units(every: Any, number: float) -> None:
+    assert RotateConfig(every=every).every == number
+
+
+def test_one_log_several_and_none_become_a_tuple() -> None:
+    one = LogConfig("a")
+    assert ProxyConfig(log=one) == ProxyConfig(log=[one]) == ProxyConfig(log=(one,))
+    assert ProxyConfig(log=None).log == ProxyConfig().log == ()

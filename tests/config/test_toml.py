@@ -25,6 +25,7 @@ from trio_tsconnect.config import (
     ProxyConfig,
     RateLimit,
     RemapRule,
+    RotateConfig,
     TlsFiles,
 )
 
@@ -146,7 +147,7 @@ def test_absolute_paths_stay_and_relative_ones_do_not_depend_on_where_the_comman
     monkeypatch.chdir(keys.parent)
     config = ProxyConfig.from_toml(f"{keys.name}/proxy.toml")
     assert config.origin.ca_file == str(keys / "ca.pem")
-    assert config.log == LogConfig(f"{tmp_path}/t.jsonl")
+    assert config.log == (LogConfig(f"{tmp_path}/t.jsonl"),)
 
 
 def test_an_absolute_unix_socket_stays(tmp_path: Path) -> None:
@@ -204,7 +205,16 @@ FAULTS = {
     '[http]\nhalf_close = "no"': 'http.half_close: must be "abort" or "finish", got "no"',
     "[origin]\nca_file = 3": "origin.ca_file: must be the name of a file, got 3",
     '[origin]\nca_file = ""': 'origin.ca_file: must be the name of a file, got ""',
-    '[log]\nformat = "xml"': 'log.format: must be "json", got "xml"',
+    '[log]\nformat = "combind"': 'log.format: unknown format "combind"; did you mean "combined"?',
+    '[[log]]\nformat = "combind"': 'log[0].format: unknown format "combind"; did you mean "combined"?',
+    '[[log]]\n[[log]]\nformat = "combind"': 'log[1].format: unknown format "combind"; did you mean "combined"?',
+    '[log]\nfilter = "status >"': "log.filter: position 9: the expression ends here, expected a field, text in quotes, or a number",
+    "[log.rotate]\nsize = 1": "log.rotate: has no effect on a destination that is no file, expected the path of one",
+    '[log]\npath = "t.jsonl"\nrotate = { sise = 1 }': 'log.rotate.sise: unknown key; did you mean "size"?',
+    '[log]\npath = "t.jsonl"\nrotate = { size = "much" }': (
+        'log.rotate.size: must be a number of bytes, 1 or more, or such as "100 MB", got "much"'
+    ),
+    "[[log]]\n[[log]]\nfille = 1": 'log[1].fille: unknown key; did you mean "filter"?',
     # values
     '[[listen]]\naddress = "127.0.0.1"': f'listen[0].address: {ADDRESS} "127.0.0.1"',
     "[[listen]]\naddress = 8443": f"listen[0].address: {ADDRESS} 8443",
@@ -343,3 +353,36 @@ def test_no_document_is_refused_with_anything_but_one_line(raw: dict[str, Any], 
     except ConfigError as exc:
         refusal = exc
     assert refusal is None or (refusal.key and len(str(refusal).splitlines()) == 1)
+
+
+def test_several_logs_and_one_are_written_alike(tmp_path: Path) -> None:
+    one = load(tmp_path, '[log]\npath = "a.log"')
+    assert one == load(tmp_path, '[[log]]\npath = "a.log"') == ProxyConfig(log=LogConfig(f"{tmp_path}/a.log"))
+    text = """
+        [[log]]
+        path = "a.log"
+        rotate = { size = "100 MB", every = "1 day", keep = 3, compress = true }
+        [[log]]
+        path = "syslog:"
+        format = "combined"
+        filter = 'status >= 500'
+        sample = 0.01
+        [[log]]
+        path = "|cat > b.log"
+        [[log]]
+        path = "logging:access"
+        [[log]]
+        path = "-"
+    """
+    logs = load(tmp_path, text).log
+    assert [log.path for log in logs] == [f"{tmp_path}/a.log", "syslog:", "|cat > b.log", "logging:access", "-"]
+    assert logs[0].rotate == RotateConfig(size=100_000_000, every=86400, keep=3, compress=True)
+    assert (logs[1].format, logs[1].filter, logs[1].sample) == ("combined", "status >= 500", 0.01)
+    assert load(tmp_path, "log = []").log == (LogConfig(),)
+
+
+def test_the_directory_of_each_log_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"log\[1\]\.path: no such directory"):
+        load(tmp_path, '[[log]]\npath = "a"\n[[log]]\npath = "nowhere/b"')
+    with pytest.raises(ConfigError, match=r"log\.path: no such directory"):
+        load(tmp_path, '[log]\npath = "nowhere/b"')

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_tsconnect.log import Ended, LogRecord
+from trio_tsconnect.log._json import line, line_with, plain_line
 
 _NAMES = [
     "time",
@@ -75,6 +76,63 @@ def test_the_line_has_the_documented_fields_in_their_order():
     assert names[: len(_NAMES)] == _NAMES == list(line_of(LogRecord()))
     full = {name: {} if name.endswith("_headers") else "x" for name in names[len(_NAMES) :]}
     assert list(line_of(LogRecord(**full))) == names
+
+
+_numbers = st.integers() | st.integers(-(10**40), 10**40)
+_KINDS = {
+    "time": st.floats(),
+    "ended": st.builds(Ended, _any_text, _any_text, _any_text),
+    "plugin": st.dictionaries(st.text(), _anything, max_size=3),
+    "milestones": st.dictionaries(_any_text, st.floats(0, 1e9) | st.floats() | st.integers(0, 10), max_size=4),
+    "deadline_left": st.none() | st.dictionaries(_any_text, st.floats(), max_size=4),
+    "request_headers": st.none() | st.dictionaries(_any_text, _any_text, max_size=3),
+    "response_headers": st.none() | st.dictionaries(_any_text, _any_text, max_size=3),
+}
+
+
+def _values(kind: str, optional: bool) -> st.SearchStrategy:
+    plain = {"int": _numbers, "bool": st.booleans(), "str": _any_text}[kind]
+    return st.none() | plain if optional else plain
+
+
+_records = st.builds(
+    LogRecord,
+    **_KINDS,
+    **{
+        field.name: _values(str(field.type).removesuffix(" | None"), str(field.type).endswith("None"))
+        for field in attrs.fields(LogRecord)
+        if field.name not in _KINDS
+    },
+)
+
+
+@given(_records)
+def test_the_template_and_the_plain_path_make_the_same_line(record: LogRecord) -> None:
+    made = line(record)
+    assert made == plain_line(record, record.request_headers, record.response_headers)
+    assert made.decode("ascii").splitlines(keepends=True) == [made.decode()]
+    json.loads(made, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@given(_records, st.none() | st.just({"a": "b"}))
+def test_other_heads_take_the_place_of_the_records_own(record: LogRecord, heads: dict | None) -> None:
+    made = line_with(record, heads, None)
+    assert made == plain_line(record, heads, None)
+    assert json.loads(made).get("request_headers") == heads
+    assert "response_headers" not in json.loads(made)
+
+
+def test_seconds_have_six_digits_and_the_line_no_spaces():
+    made = line(LogRecord(milestones={"read_request": 0, "remap": 0.000012}, deadline_left={"remap": 1.5}))
+    assert b'"milestones":{"read_request":0.000000,"remap":0.000012}' in made
+    assert b'"deadline_left":{"remap":1.500000}' in made
+
+
+def test_a_value_of_another_type_than_its_field_still_makes_a_line():
+    record = LogRecord(session="x", url=5, status=[1], milestones=None)  # type: ignore[arg-type]
+    record.ended = Ended(1, 2, 3)  # type: ignore[arg-type]
+    fields = line_of(record)
+    assert (fields["session"], fields["url"], fields["status"], fields["milestones"]) == ("x", 5, [1], None)
 
 
 def test_what_is_absent_is_null():

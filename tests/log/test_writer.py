@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_tsconnect.log import JsonLinesLog, LogRecord, MemoryLog, StderrLog, _sink
+from trio_tsconnect.log import Format, JsonLinesLog, LineLog, LogRecord, MemoryLog, StderrLog, _sink, _writer
 
 
 class Disk(io.RawIOBase):
@@ -177,22 +177,57 @@ async def test_records_written_before_the_log_runs_are_kept(autojump_clock):
     assert disk.numbers() == [1, 2]
 
 
-async def test_other_tasks_get_their_turn_while_a_long_batch_is_turned_into_lines(autojump_clock):
-    log = JsonLinesLog(Disk())
-    write(log, *range(1, 1001))
-    turns = 0
+async def test_a_record_becomes_its_line_when_it_is_written_and_not_later(autojump_clock):
+    disk = Disk()
+    log = JsonLinesLog(disk)
+    record = LogRecord(transaction=1, plugin={"p": {"state": "then"}})
+    log.write(record)
+    record.plugin["p"]["state"] = "now"
+    log.close()
+    await log.run()
+    assert disk.lines()[0]["plugin"] == {"p": {"state": "then"}}
 
-    async def other() -> None:
-        nonlocal turns
-        while not log.written:
-            turns += 1
-            await trio.lowlevel.checkpoint()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(log.run)
-        nursery.start_soon(other)
-        log.close()
-    assert turns >= 1000 // 64
+async def test_many_lines_are_joined_off_the_loop(autojump_clock, monkeypatch):
+    joined_in = []
+
+    class Lines(bytes):
+        def join(self, lines) -> bytes:
+            joined_in.append(threading.get_ident())
+            return b"".join(lines)
+
+    monkeypatch.setattr(_writer, "NOTHING", Lines())
+    disk = Disk()
+    log = JsonLinesLog(disk)
+    write(log, *range(_writer.JOINED_HERE + 1))
+    log.close()
+    await log.run()
+    assert disk.writes == 1
+    assert disk.numbers() == list(range(_writer.JOINED_HERE + 1))
+    assert joined_in != [threading.get_ident()]
+
+
+async def test_a_format_that_raises_costs_its_record_and_no_transaction(autojump_clock):
+    def encode(record: LogRecord) -> bytes:
+        raise ZeroDivisionError
+
+    disk = Disk()
+    log = LineLog(disk, form=Format(name="bad", encode=encode))
+    write(log, 1, 2)
+    log.close()
+    await log.run()
+    assert (log.written, log.dropped) == (0, 2)
+    assert disk.numbers() == ["2 dropped"]
+
+
+async def test_records_that_are_not_wanted_are_neither_written_nor_counted(autojump_clock):
+    disk = Disk()
+    log = LineLog(disk, wants=lambda record: record.transaction % 2 == 0, max_pending=2)
+    write(log, 1, 2, 3, 4, 5)
+    log.close()
+    await log.run()
+    assert disk.numbers() == [2, 4]
+    assert (log.written, log.dropped) == (2, 0)
 
 
 # ---- bounds ------------------------------------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ class _Share(Log):
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self.request_headers: frozenset[str] = log.request_headers
+        self.response_headers: frozenset[str] = log.response_headers
         self._closed = trio.Event()
 
     def write(self, record: LogRecord) -> None:

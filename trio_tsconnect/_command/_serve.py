@@ -26,13 +26,12 @@ from functools import partial
 import attrs
 import trio
 
-from trio_tsconnect import JsonLinesLog, Log, LogConfig, Proxy, ProxyConfig
+from trio_tsconnect import Log, LogConfig, Proxy, ProxyConfig
 from trio_tsconnect._command._generations import Generations
 from trio_tsconnect._command._listen import Door, Protocols, close_doors, find_protocols, open_doors, shake_hands
 from trio_tsconnect._command._reload import Reloader
 from trio_tsconnect._command._say import CommandError, say, why
-from trio_tsconnect.config import warnings
-from trio_tsconnect.log import StderrLog
+from trio_tsconnect.config import open_log, warnings
 
 logger = logging.getLogger("trio_tsconnect")
 _AT_ONCE = 0.5  # seconds after a second signal for an orderly end, in which every record is written
@@ -77,7 +76,7 @@ class _Server:
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGUSR1) as signals, ending:
             doors = await open_doors(self.config, speak, file)
             try:
-                log = _open_log(self.config.log or LogConfig(), file)
+                log = _open_log(self.config.log or (LogConfig(),), file)
                 async with _written(log, self.config.http.close_timeout):
                     with self.everything:
                         async with trio.open_nursery() as nursery:
@@ -234,13 +233,12 @@ async def _run_log(log: Log, scope: trio.CancelScope) -> None:
         await log.run()
 
 
-def _open_log(config: LogConfig, file: str) -> Log:
-    if config.path is None:
-        return StderrLog(flush_interval=config.flush_interval)
+def _open_log(configs: tuple[LogConfig, ...], file: str) -> Log:
     try:
-        return JsonLinesLog(config.path, flush_interval=config.flush_interval)
+        return open_log(configs)
     except OSError as exc:
-        raise CommandError(f"{file}: log.path: cannot be opened ({why(exc)}): {config.path}, expected a file to append to") from exc
+        path = exc.filename or configs[0].path
+        raise CommandError(f"{file}: log.path: cannot be opened ({why(exc)}): {path}, expected a file to append to") from exc
 
 
 def _reopen(log: Log) -> None:

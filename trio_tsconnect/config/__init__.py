@@ -8,9 +8,11 @@ from trio_tsconnect.config._config import ProxyConfig as ProxyConfig
 from trio_tsconnect.config._config import warnings as warnings
 from trio_tsconnect.config._http2 import Http2Limits as Http2Limits
 from trio_tsconnect.config._http2 import RateLimit as RateLimit
+from trio_tsconnect.config._log import LogConfig as LogConfig
+from trio_tsconnect.config._log import RotateConfig as RotateConfig
+from trio_tsconnect.config._open_log import open_log as open_log
 from trio_tsconnect.config._options import HttpConfig as HttpConfig
 from trio_tsconnect.config._options import ListenConfig as ListenConfig
-from trio_tsconnect.config._options import LogConfig as LogConfig
 from trio_tsconnect.config._options import OriginConfig as OriginConfig
 from trio_tsconnect.config._options import TlsFiles as TlsFiles
 from trio_tsconnect.config._played import load_origin as load_origin

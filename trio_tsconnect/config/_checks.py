@@ -6,7 +6,6 @@ Invariant: an error names the field, the given value, and what is expected. No v
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -48,13 +47,6 @@ def shown(value: object) -> str:
         case _:
             text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean "x"?` if a known name is similar to `name`; otherwise a list of the known names."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
-    return f'; did you mean "{near[0]}"?' if near else f", expected one of {', '.join(names)}"
 
 
 def refuse(attribute: Any, expected: str, value: object) -> ConfigError:

@@ -14,7 +14,8 @@ from trio_tsconnect._util import public
 from trio_tsconnect.config._access import AccessRule, as_rules
 from trio_tsconnect.config._checks import ConfigError, as_tuple, each, instance_of
 from trio_tsconnect.config._http2 import Http2Limits
-from trio_tsconnect.config._options import HttpConfig, ListenConfig, LogConfig, OriginConfig, split_connect_pattern
+from trio_tsconnect.config._log import LogConfig, as_logs
+from trio_tsconnect.config._options import HttpConfig, ListenConfig, OriginConfig, split_connect_pattern
 from trio_tsconnect.config._plugin_base import PluginBase, as_plugins
 from trio_tsconnect.config._remap import RemapRule, as_remap
 
@@ -48,8 +49,9 @@ class ProxyConfig:
     """Limits of one HTTP/2 connection, unless `serve_http2` is called with other limits."""
     origin: OriginConfig = field(factory=OriginConfig, validator=instance_of(OriginConfig, expected="an OriginConfig"))
     """TLS trust, timeouts and connection pool towards origins."""
-    log: LogConfig | None = field(default=None, validator=attrs.validators.optional(instance_of(LogConfig, expected="a LogConfig or None")))
-    """Destination for log records. None discards them. A configuration file without a `[log]` table logs to standard error."""
+    log: tuple[LogConfig, ...] = field(default=(), converter=as_logs, validator=each(LogConfig))
+    """Logs of the transactions. Each has every record that it keeps. One `LogConfig` or None is accepted too. None or empty: records are
+    discarded. A configuration file without `[log]` logs to standard error; `[[log]]` makes several."""
     access: tuple[AccessRule, ...] = field(default=(), converter=as_rules, validator=each(AccessRule))
     """Access rules. The first rule that matches a request decides; a request that matches no rule is allowed."""
     listen: tuple[ListenConfig, ...] = field(default=(), converter=_as_listeners, validator=[each(ListenConfig), _check_listen])

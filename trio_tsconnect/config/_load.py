@@ -22,7 +22,8 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
 
-from trio_tsconnect.config._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect._util import did_you_mean
+from trio_tsconnect.config._checks import ConfigError, shown
 from trio_tsconnect.config._plugin_base import PluginBase
 
 GROUP: Final = "trio_tsconnect.plugins"

@@ -224,20 +224,6 @@ class OriginConfig:
 @public("trio_tsconnect")
 @attrs.resolve_types
 @attrs.frozen
-class LogConfig:
-    """Destination and format of the log records."""
-
-    path: str | None = field(default=None, validator=file_name(optional=True), metadata={"path": True})
-    """File that records are appended to. None: standard error."""
-    format: Literal["json"] = field(default="json", kw_only=True, validator=one_of("json"))
-    """Format of a record: `json`, one JSON object per line."""
-    flush_interval: float = field(default=0.2, kw_only=True, validator=seconds(zero=True))
-    """Maximum seconds before a record is written. 0: at once."""
-
-
-@public("trio_tsconnect")
-@attrs.resolve_types
-@attrs.frozen
 class TlsFiles:
     """Certificate and key files of a TLS listener."""
 

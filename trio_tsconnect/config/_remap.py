@@ -17,9 +17,9 @@ from urllib.parse import unquote
 import attrs
 from attrs import field
 
-from trio_tsconnect._util import public
+from trio_tsconnect._util import did_you_mean, public
 from trio_tsconnect.config._access import AccessRule, as_rules
-from trio_tsconnect.config._checks import ConfigError, as_tuple, did_you_mean, each, file_name, flag, optional_flag, shown
+from trio_tsconnect.config._checks import ConfigError, as_tuple, each, file_name, flag, optional_flag, shown
 from trio_tsconnect.config._options import HttpConfig, OriginConfig
 from trio_tsconnect.config._played import check_origin, is_origin_scheme
 from trio_tsconnect.config._plugin_base import PluginBase, as_plugins

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import attrs
 
-from trio_tsconnect.config._checks import ConfigError, did_you_mean, shown
+from trio_tsconnect._util import did_you_mean
+from trio_tsconnect.config._checks import ConfigError, shown
 from trio_tsconnect.config._load import find_plugin, is_plain, judge, make_plugin, options_class
 from trio_tsconnect.config._plugin_base import PluginBase
 
@@ -67,12 +68,13 @@ def _table_hook(converter: Converter, kind: type, folder: Path) -> Callable[[Any
 
     overrides = {f.name: override(rename=_key(f)) for f in attrs.fields(kind) if f.init}
     inner: Callable[[Any, Any], Any] = make_dict_structure_fn(kind, converter, **overrides)  # type: ignore[arg-type]  # names are fields here
-    paths = [_key(field) for field in attrs.fields(kind) if field.metadata.get("path")]
+    # `path` is True, or a function that tells whether the value is the path of a file.
+    paths = {_key(field): field.metadata["path"] for field in attrs.fields(kind) if field.metadata.get("path")}
 
     def structure(value: Any, _kind: Any) -> Any:
         table = dict(_expect(value, dict, "a table"))
-        for key in paths:
-            if isinstance(table.get(key), str) and table[key]:
+        for key, is_path in paths.items():
+            if isinstance(table.get(key), str) and table[key] and (is_path is True or is_path(table[key])):
                 table[key] = os.fspath(folder / table[key])
         if isinstance(to := table.get("to"), str) and to.startswith("unix:") and len(to) > len("unix:"):
             table["to"] = f"unix:{folder / to.removeprefix('unix:')}"

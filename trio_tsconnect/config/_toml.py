@@ -17,11 +17,13 @@ from typing import Any
 
 import attrs
 
-from trio_tsconnect.config._checks import ConfigError
+from trio_tsconnect.config._checks import ConfigError, shown
 from trio_tsconnect.config._config import ProxyConfig
-from trio_tsconnect.config._options import LogConfig, TlsFiles
+from trio_tsconnect.config._log import LogConfig
+from trio_tsconnect.config._options import TlsFiles
 from trio_tsconnect.config._played import load_origin
 from trio_tsconnect.config._structure import converter_of, first_fault
+from trio_tsconnect.log import is_file
 
 _SYNTAX = re.compile(r"(?P<problem>.*) \((?:at )?(?P<place>[^()]*)\)", re.DOTALL)
 
@@ -59,21 +61,32 @@ def _build(raw: dict[str, Any], folder: Path) -> ProxyConfig:
     except ImportError as exc:
         problem = "reading a configuration file needs cattrs, expected the extra: pip install 'trio-tsconnect[server]'"
         raise ConfigError(problem) from exc
+    one_log = isinstance(raw.get("log", {}), dict)
+    if not one_log and not isinstance(raw["log"], list):
+        raise ConfigError(f"must be a table, got {shown(raw['log'])}", key="log")
+    if one_log and "log" in raw:  # [log] is the same as one [[log]]
+        raw = raw | {"log": [raw["log"]]}
     try:
         config: ProxyConfig = converter.structure(raw, ProxyConfig)
     except Exception as exc:
-        raise first_fault(exc) from exc
-    if config.log is None:
+        fault = first_fault(exc)
+        raise ConfigError(fault.problem, key=_log_key(fault.key, one_log)) from exc
+    if not config.log:
         # A file without a [log] table logs JSON lines to standard error; it does not disable the log.
         config = attrs.evolve(config, log=LogConfig())
-    _check_files(config)
+    _check_files(config, one_log=one_log)
     return config
+
+
+def _log_key(key: str, one_log: bool) -> str:
+    """Return the key of an error as the file has it: `log.path` for [log], `log[0].path` for [[log]]."""
+    return f"log{key.removeprefix('log[0]')}" if one_log and key.startswith("log[0]") else key
 
 
 # --- the files that the file names ---------------------------------------------------------------------------------------------------
 
 
-def _check_files(config: ProxyConfig) -> None:
+def _check_files(config: ProxyConfig, *, one_log: bool) -> None:
     """Check every file that the configuration names, so that `tsconnect check` finds what would make `tsconnect serve` fail."""
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
@@ -84,8 +97,9 @@ def _check_files(config: ProxyConfig) -> None:
         _check_authorities(rule.ca_file, f"remap[{index}].ca_file")
         if rule.played is not None:
             _check_played(rule.played, f"remap[{index}].to")
-    if config.log is not None and config.log.path is not None:
-        _check_log(Path(config.log.path))
+    for index, log in enumerate(config.log):
+        if is_file(log.path):
+            _check_log(Path(log.path or ""), _log_key(f"log[{index}].path", one_log))
 
 
 def _check_played(to: str, key: str) -> None:
@@ -126,13 +140,13 @@ def _check_authorities(name: str | None, key: str) -> None:
         raise ConfigError(f"no certificate in {name}, expected a PEM file of authorities", key=key) from exc
 
 
-def _check_log(path: Path) -> None:
+def _check_log(path: Path, key: str) -> None:
     if path.is_dir():
-        raise ConfigError(f"{path} is a directory, expected a file", key="log.path")
+        raise ConfigError(f"{path} is a directory, expected a file", key=key)
     if not path.parent.is_dir():
-        raise ConfigError(f"no such directory: {path.parent}, expected an existing directory for {path.name}", key="log.path")
+        raise ConfigError(f"no such directory: {path.parent}, expected an existing directory for {path.name}", key=key)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f"cannot write {path}, expected a writable file", key="log.path")
+        raise ConfigError(f"cannot write {path}, expected a writable file", key=key)
 
 
 def _read(name: str, key: str) -> bytes:

@@ -81,8 +81,10 @@ class Core:
         self.log = log
         # False means that no record needs to be built.
         self.logs: bool = not isinstance(log, Nowhere)
+        self.selected: tuple[frozenset[bytes], frozenset[bytes]] = (_as_bytes(log.request_headers), _as_bytes(log.response_headers))
+        """Names of the fields of the request and of the response that the log has selected, in lower case."""
         self.noted: frozenset[bytes] = frozenset({b"host", b"user-agent", b"referer"}) if self.logs else frozenset()
-        """Names of the request fields that the log needs, in lower case."""
+        """Names of the request fields that every record has, in lower case."""
         self.process: int = os.getpid()
         self.proxy = proxy
         self.open_session = open_session
@@ -129,6 +131,10 @@ class Core:
             token = None
         if token is not self._token:
             raise RuntimeError(f"{what} must be called in the trio run, and so in the thread, that opened the proxy") from None
+
+
+def _as_bytes(names: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(name.encode() for name in names)
 
 
 class Nowhere(Log):

@@ -14,7 +14,7 @@ from trio_tsconnect.engine._bodies import answer_expectation
 from trio_tsconnect.engine._children import end_children
 from trio_tsconnect.engine._exchange import Again, Answered, connect_tunnel, exchange
 from trio_tsconnect.engine._hooks import fire, fire_closing
-from trio_tsconnect.engine._record import make_record
+from trio_tsconnect.engine._record import make_record, note
 from trio_tsconnect.engine._release import drop_origin, leave_origin
 from trio_tsconnect.engine._respond import answer_here, cut_short, send_answer, send_failure, unsay
 from trio_tsconnect.engine._route import choose_origin, judge, remap
@@ -208,8 +208,8 @@ async def _read_request(txn: EngineTransaction) -> None:
         raise TransactionFailure(Failure.CLIENT_GONE, "The client ended its input within a request head.") from None
     if txn.config.underscores == "drop":
         drop_underscored(request.headers)
-    if wanted := txn.core.noted:
-        txn.noted = {name: value for _, name, value in request.headers.fields if name in wanted}
+    if txn.core.logs:
+        note(txn, request.headers)
     request.sent_over(txn.client.scheme, _own_authority(txn, request))
     txn.request = request
     txn.method, txn.seen_target, txn.version = request.method, request.target, request.version

@@ -13,11 +13,11 @@ import trio
 
 from trio_tsconnect._contain import place, sort_out
 from trio_tsconnect._util import public
-from trio_tsconnect.config import ProxyConfig, load_origin
+from trio_tsconnect.config import ProxyConfig, load_origin, open_log
 from trio_tsconnect.engine._core import Nowhere
 from trio_tsconnect.engine._proxy import Engine
 from trio_tsconnect.hooks import Hooks, Plugin, Proxy, name_plugins
-from trio_tsconnect.log import JsonLinesLog, Log, StderrLog
+from trio_tsconnect.log import Log
 
 logger = logging.getLogger("trio_tsconnect")
 
@@ -36,11 +36,7 @@ def _rule_hooks(config: ProxyConfig, hooks: Hooks) -> dict[int, Hooks]:
 
 
 def _open_log(config: ProxyConfig) -> Log:
-    if config.log is None:
-        return Nowhere()
-    if config.log.path is None:
-        return StderrLog(flush_interval=config.log.flush_interval)
-    return JsonLinesLog(config.log.path, flush_interval=config.log.flush_interval)
+    return open_log(config.log) if config.log else Nowhere()
 
 
 @public("trio_tsconnect")

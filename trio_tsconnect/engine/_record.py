@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trio_tsconnect.engine._transaction import EngineTransaction
 from trio_tsconnect.log import LogRecord
+from trio_tsconnect.message import Headers
 from trio_tsconnect.stream import TLSInfo
 
 
@@ -58,6 +59,9 @@ def make_record(txn: EngineTransaction) -> LogRecord:
     )
     if client.tls is not None:
         _add_tls(record, client.tls)
+    record.request_headers = txn.noted_heads
+    if (responded := txn.core.selected[1]) and txn.status is not None:
+        record.response_headers = _heads(txn.response.headers, responded)
     if txn.trace is not None:
         record.trace_id, record.span_id, record.parent_span_id = txn.trace.trace, txn.trace.span, txn.trace.parent
     else:
@@ -77,6 +81,18 @@ def _add_trace_of_parent(record: LogRecord, txn: EngineTransaction) -> None:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
+
+
+def _heads(headers: Headers, names: frozenset[bytes]) -> dict[str, str]:
+    return {name.decode(): value for name in sorted(names) if (value := headers.get(name)) is not None}
+
+
+def note(txn: EngineTransaction, headers: Headers) -> None:
+    """Keep the fields of the request that the log needs, before a hook can change them."""
+    wanted = txn.core.noted
+    txn.noted = {name: value for _, name, value in headers.fields if name in wanted}
+    if requested := txn.core.selected[0]:
+        txn.noted_heads = _heads(headers, requested)
 
 
 def _add_tls(record: LogRecord, tls: TLSInfo) -> None:

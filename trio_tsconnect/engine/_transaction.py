@@ -110,7 +110,9 @@ class EngineTransaction(Transaction):
     origin_address: str | None = None
     """Address that the origin connection used last was made to."""
     noted: dict[bytes, bytes] | None = None
-    """Fields of the request as received, by name in lower case, that the log needs."""
+    """Fields of the request as received, by name in lower case, that every record has."""
+    noted_heads: dict[str, str] | None = None
+    """Fields of the request as received, by name in lower case, that the log has selected; None if it selects none."""
     trace: TraceContext | None = None
     expects_continue: bool = False
     """True if the request that is forwarded has `Expect: 100-continue`."""

@@ -21,6 +21,10 @@ class Log(abc.ABC):
     """Number of records that reached the destination."""
     dropped: int = 0
     """Number of records that are lost."""
+    request_headers: frozenset[str] = frozenset()
+    """Names of the request fields that the log needs in `LogRecord.request_headers`, in lower case."""
+    response_headers: frozenset[str] = frozenset()
+    """Names of the response fields that the log needs in `LogRecord.response_headers`, in lower case."""
 
     @abc.abstractmethod
     def write(self, record: LogRecord) -> None:

@@ -5,20 +5,12 @@ Invariant: a record becomes exactly one line of valid JSON, whatever it contains
 
 from __future__ import annotations
 
-import functools
-import json
-import math
-import time
 from typing import Any
 
 import attrs
 
-from trio_tsconnect._contain import sort_out
 from trio_tsconnect._util import public
-
-_MICRO = 1_000_000
-_DEEPEST = 32
-_LARGEST_INT_BITS = 2000
+from trio_tsconnect.log._json import OPTIONAL, iso_time, line, to_micros
 
 
 @public("trio_tsconnect.log")
@@ -76,7 +68,7 @@ class LogRecord:
     method: str | None = None
     """Method as received; None if no request could be parsed."""
     url: str | None = None
-    """URL that the client asks for, in absolute form. If it is not valid, the target as received in the request line."""
+    """Absolute request URI before remapping. If the transaction ended before remapping, the target as received in the request line."""
     origin_url: str | None = None
     """Absolute URI at the origin, after remapping."""
     remap_rule: str | None = None
@@ -100,7 +92,7 @@ class LogRecord:
     ended: Ended = _NOT_SAID
     """How the transaction ended."""
     plugin: dict[str, Any] = attrs.Factory(dict)
-    """Entries of plugins, by plugin name. They are read when the line is written, so do not change them after the record was written."""
+    """Entries of plugins, by plugin name."""
     deadline_left: dict[str, float] | None = None
     """For each state that was entered, the seconds left until the deadline at that moment; None without a deadline."""
     process: int = 0
@@ -172,15 +164,15 @@ class LogRecord:
             "origin_connection": self.origin_connection,
             "origin_reused": self.origin_reused,
             "attempts": self.attempts,
-            "milestones": _to_micros(self.milestones),
+            "milestones": to_micros(self.milestones),
             "ended": {"by": ended.by, "why": ended.why, "state": ended.state},
             "plugin": self.plugin,
-            "deadline_left": None if self.deadline_left is None else _to_micros(self.deadline_left),
+            "deadline_left": None if self.deadline_left is None else to_micros(self.deadline_left),
             "process": self.process,
             "request_head_bytes": self.request_head_bytes,
             "response_head_bytes": self.response_head_bytes,
         }
-        for name in _OPTIONAL:
+        for name in OPTIONAL:
             if (value := getattr(self, name)) is not None:
                 fields[name] = value
         return fields
@@ -190,82 +182,4 @@ class LogRecord:
 
         A plugin value that JSON cannot represent is written as its `repr`. A number that is not finite is written as null.
         """
-        return to_json_line(self.as_dict())
-
-
-_OPTIONAL = (
-    "client_port",
-    "host",
-    "user_agent",
-    "referer",
-    "tls_version",
-    "tls_cipher",
-    "tls_server_name",
-    "tls_resumed",
-    "origin_address",
-    "opened_by",
-    "trace_id",
-    "span_id",
-    "parent_span_id",
-    "request_headers",
-    "response_headers",
-)
-_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=lambda value: _safe_repr(value)).encode
-
-
-def to_json_line(fields: dict[str, Any]) -> str:
-    """Return `fields` as one line of ASCII JSON, whatever they contain."""
-    try:
-        return _encode(fields)
-    except Exception:  # noqa: BLE001 - NaN, a key that is not a str, a cycle, a repr that raises: rare, so not checked before
-        return _encode(_plain(fields, 0))
-
-
-def _to_micros(milestones: dict[str, float]) -> dict[str, float]:
-    try:
-        return {name: int(seconds * _MICRO + 0.5) / _MICRO for name, seconds in milestones.items()}  # three times as fast as round()
-    except (ArithmeticError, ValueError):  # not finite: handled by the encoder
-        return dict(milestones)
-
-
-def _plain(value: object, depth: int) -> object:
-    """Return a copy of `value` with only types and numbers that every JSON parser accepts."""
-    match value:
-        case None | bool() | str():
-            return value
-        case int():
-            return value if value.bit_length() <= _LARGEST_INT_BITS else _safe_repr(value)
-        case float():
-            return value if math.isfinite(value) else None
-        case dict() if depth < _DEEPEST:
-            return {key if isinstance(key, str) else _safe_repr(key): _plain(item, depth + 1) for key, item in value.items()}
-        case list() | tuple() if depth < _DEEPEST:
-            return [_plain(item, depth + 1) for item in value]
-        case _:
-            return _safe_repr(value)
-
-
-def _safe_repr(value: object) -> str:
-    try:
-        return repr(value)
-    except BaseException as error:  # the repr of a plugin's object may raise anything
-        if sort_out(error)[1] is not None:
-            raise
-        return f"<{type(value).__name__}: repr failed with {type(error).__name__}>"
-
-
-def iso_time(seconds: float) -> str | None:
-    """Return a Unix time as ``2026-11-22T20:55:04.123456Z``, or None if it is not a valid calendar time."""
-    try:
-        whole, micros = divmod(round(seconds * _MICRO), _MICRO)
-        return f"{_iso_second(whole)}.{micros:06d}Z"
-    except (ArithmeticError, ValueError, OSError):
-        return None
-
-
-@functools.lru_cache(maxsize=64)
-def _iso_second(seconds: int) -> str:
-    year, month, day, hour, minute, second = time.gmtime(seconds)[:6]
-    if not 1 <= year <= 9999:
-        raise ValueError("expected a year of four digits")
-    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}"
+        return line(self)[:-1].decode("ascii")

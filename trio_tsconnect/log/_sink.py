@@ -5,6 +5,7 @@ Invariant: the number of bytes written is always known, so a failed write contin
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import errno
 import os
@@ -13,28 +14,56 @@ import stat
 import sys
 from typing import BinaryIO
 
+from trio_tsconnect._util import public
+
 _LONGEST_WAIT = 1.0
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )  # select() supports descriptors up to 1023 only
 
 
-class Sink:
+@public("trio_tsconnect.log")
+class Destination(abc.ABC):
+    """Where a `LineLog` writes its lines. One thread at a time calls it."""
+
+    name: str = ""
+    """Name of the destination for messages to people."""
+    lost: int = 0
+    """Records that it has refused for good since the log last looked. The log counts them as dropped and sets this to 0."""
+
+    @abc.abstractmethod
+    def append(self, data: memoryview) -> tuple[int, Exception | None]:
+        """Write `data`, which is lines or the rest of lines. Return the bytes written, and what prevented the rest, or None.
+
+        Called in a worker thread, so it may block. The log calls again with the rest.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the destination. Never blocks and never raises."""
+
+    def reopened(self) -> Destination | None:
+        """Return a new destination for the same path, or None if there is nothing to reopen. Raises `OSError`."""
+        return None
+
+
+class Sink(Destination):
     """A binary file, unbuffered if possible. `append` blocks, so call it in a worker thread."""
 
-    def __init__(self, file: BinaryIO, name: str, *, ours: bool) -> None:
+    def __init__(self, file: BinaryIO, name: str, *, ours: bool, path: str | os.PathLike[str] | None = None) -> None:
         with contextlib.suppress(OSError, ValueError):
             file.flush()
         self.name = name
         # Bypass the buffer: with one, the number of bytes written before a failure would be unknown.
         self._file: BinaryIO = getattr(file, "raw", file)
         self._ours = ours
+        self._path = path
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Sink:
         """Open `path` for appending. Ends an incomplete last line, which a killed process may have left. Raises `OSError`."""
         file = open(path, "ab", buffering=0)  # noqa: SIM115 - it lives as long as the sink
-        sink = cls(file, os.fspath(path), ours=True)
+        sink = cls(file, os.fspath(path), ours=True, path=path)
         try:
             if _ends_within_a_line(path, file.fileno()):
                 file.write(b"\n")
@@ -65,6 +94,10 @@ class Sink:
             ready = selector.select(_LONGEST_WAIT)
         if not ready:
             raise BlockingIOError(errno.EAGAIN, "the reader of the log reads too slowly")
+
+    def reopened(self) -> Sink | None:
+        """Return the path opened again; None for a file of the caller."""
+        return None if self._path is None else type(self).open(self._path)
 
     def close(self) -> None:
         """Close the file, unless it belongs to the caller."""

@@ -20,7 +20,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from trio_tsconnect._version import __version__
-from trio_tsconnect.log._record import LogRecord, to_json_line
+from trio_tsconnect.log._json import to_json
+from trio_tsconnect.log._record import LogRecord
 
 Value = str | int | bool | float | list[str]
 
@@ -181,7 +182,7 @@ def _own(record: LogRecord) -> Iterator[tuple[str, object]]:
     yield "tsconnect.cause.by", record.ended.by
     yield "tsconnect.cause.state", record.ended.state
     if record.plugin:
-        yield "tsconnect.plugin", to_json_line(record.plugin)
+        yield "tsconnect.plugin", to_json(record.plugin)
 
 
 # ---- values that can be sent -------------------------------------------------------------------------------------------------
