@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ SOURCES = {
     "basedpyright": "the dependency group check",
     "chromium": "Debian: chromium",
     "curl": "Debian: curl",
+    "duckdb": "the extra logs",
     "h2load": "Debian: nghttp2-client",
     "mypy": "the dependency group check",
     "nc": "Debian: netcat-openbsd",
@@ -29,7 +31,10 @@ SOURCES = {
     "nginx": "Debian: nginx-light",
     "redis-server": "Debian: redis-server",
     "sphinx-build": "the dependency group docs",
+    "sqlglot": "the extra logs",
 }
+MODULES = {"duckdb", "sqlglot"}
+"""Those that are no programs, and are imported."""
 WHERE = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 left_out = pytest.StashKey[dict[str, int]]()
@@ -38,7 +43,11 @@ no_programs: dict[str, int] = {}
 
 def missing_programs(item: pytest.Item) -> Iterator[str]:
     for mark in item.iter_markers("needs"):
-        yield from (program for program in mark.args if shutil.which(program, path=WHERE) is None)
+        yield from (name for name in mark.args if is_missing(name))
+
+
+def is_missing(name: str) -> bool:
+    return find_spec(name) is None if name in MODULES else shutil.which(name, path=WHERE) is None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

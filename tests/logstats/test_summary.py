@@ -83,21 +83,31 @@ def test_an_empty_log_has_a_summary():
     summary = summarize([])
     assert summary.streams is None
     assert summary.as_dict()["http2_streams"] == {
-        "connections": 0, "streams": 0, "min": None, "median": None, "max": None, "per_connection": {}
+        "connections": 0, "streams": 0, "min": None, "median": None, "max": None, "per_connection": {}, "histogram": []
     }  # fmt: skip
     assert summary.to_text().startswith("transactions: 0")
 
 
 def test_the_summary_as_json():
-    summary = summarize([h2(1, 7, 1), h2(2, 7, 3), h1(3, 9)])
-    assert json.loads(json.dumps(summary.as_dict())) == {
+    data = json.loads(json.dumps(summarize([h2(1, 7, 1), h2(2, 7, 3), h1(3, 9, milestones={"release": 0.5})]).as_dict()))
+    groups, total = data.pop("groups"), data.pop("total")
+    figures = {"per_second": None, "errors": 0, "request_bytes": 0, "response_bytes": 0, "error_rate": 0.0}
+    assert total == {"name": "all", "transactions": 3} | figures | dict.fromkeys(("p50", "p90", "p99", "max"), 0.5)
+    assert groups["tag"][0] == {"name": "h2", "transactions": 2} | figures | dict.fromkeys(("p50", "p90", "p99", "max"))
+    assert list(groups) == ["tag", "rule", "origin", "plugin", "cause", "status"]
+    streams = {"connections": 1, "streams": 2, "min": 2, "median": 2, "max": 2, "per_connection": {"7": 2}}
+    assert data == {
         "transactions": 3,
         "client_connections": {"h2": 1, "http/1.1": 1},
-        "http2_streams": {"connections": 1, "streams": 2, "min": 2, "median": 2, "max": 2, "per_connection": {"7": 2}},
+        "http2_streams": streams | {"histogram": [{"low": 2, "high": 3, "connections": 1}]},
         "statuses": {"-": {"2xx": 1}, "h2": {"2xx": 2}},
         "ended": {"complete": 3},
         "dropped": 0,
         "skipped": 0,
+        "skipped_at": [],
+        "span": ["1970-01-01T00:00:00.000000Z", "1970-01-01T00:00:00.000000Z"],
+        "origin_connections": [],
+        "internal": {},
     }
 
 
@@ -124,7 +134,29 @@ transactions by tag and status
 
 transactions by how they ended
   why       transactions
-  complete             4"""
+  complete             4
+
+connections by their number of streams
+  streams  connections
+  1                  1
+  2-3                1
+
+transactions by tag, times in ms
+  tag  transactions  /s   errors  bytes in  bytes out  p50  p90  p99  max
+  h2              3   -    0.0 %         0          0    -    -    -    -
+  -               1   -  100.0 %         0          0    -    -    -    -
+
+transactions by rule, times in ms
+  rule  transactions  /s  errors  bytes in  bytes out  p50  p90  p99  max
+  -                4   -  25.0 %         0          0    -    -    -    -
+
+transactions by origin, times in ms
+  origin  transactions  /s  errors  bytes in  bytes out  p50  p90  p99  max
+  -                  4   -  25.0 %         0          0    -    -    -    -
+
+connections to origins: none
+
+internal requests by plugin: none"""
     )
 
 

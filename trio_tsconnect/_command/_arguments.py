@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from trio_tsconnect import ConfigError, __version__
 from trio_tsconnect._command._check import check
 from trio_tsconnect._command._demo import demo
-from trio_tsconnect._command._logs import logstats, logtree
+from trio_tsconnect._command._log_arguments import add_log_commands
 from trio_tsconnect._command._say import CommandError, say
 from trio_tsconnect._command._serve import serve
 
 _STATUSES = """\
-exit status: 0 on success, also after a drain; 1 if the log of the demo does not match what was sent; 2 if the arguments, the configuration,
+exit status: 0 on success, also after a drain; 1 if the log of the demo does not match what was sent, or if
+logjoin joined nothing; 2 if the arguments, the configuration,
 an address or a file cannot be used; 130 or 143 after a second SIGINT or SIGTERM.
 """
 
@@ -66,14 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print what was sent and what was logged as one JSON object")
     verb.set_defaults(run=lambda options: demo(as_json=options.json))
 
-    verb = verbs.add_parser("logstats", help="count connections, streams and transactions in a log", description=_describe(logstats))
-    verb.add_argument("files", metavar="FILE", nargs="+", help="a log of JSON lines; rotated files oldest first; - is standard input")
-    verb.add_argument("--json", action="store_true", help="print one JSON object")
-    verb.set_defaults(run=lambda options: logstats(options.files, as_json=options.json))
-
-    verb = verbs.add_parser("logtree", help="print the transactions of a log as a tree", description=_describe(logtree))
-    verb.add_argument("files", metavar="FILE", nargs="+", help="a log of JSON lines; rotated files oldest first; - is standard input")
-    verb.set_defaults(run=lambda options: logtree(options.files))
+    add_log_commands(verbs, _describe)
     return parser
 
 

@@ -1,70 +1,86 @@
-"""`tsconnect logstats` and `tsconnect logtree`: print the results of `trio_tsconnect.logstats`."""
+"""`tsconnect logstats`: print the counts of a log."""
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import sys
+import time
 
-from trio_tsconnect._command._say import CommandError, printable, say, why
-from trio_tsconnect.logstats import Node, read_records, summarize, tree
+from trio_tsconnect import logstats as statistics
+from trio_tsconnect._command._say import CommandError
+from trio_tsconnect._command._source import LogFiles, no_log, readable, refuse_if_no_log, tell_missing
+from trio_tsconnect.logstats import LIGHT_COLUMNS, Counts, Summary, Unreadable, follow, read_records, report_data, summarize
+
+_EVERY = 2.0
 
 
-def logstats(files: Sequence[str], *, as_json: bool) -> int:
+def logstats(source: LogFiles, *, as_json: bool, html: str | None = None, live: bool = False) -> int:
     """Print the number of client connections per protocol, of HTTP/2 streams per client connection, of transactions per tag and status
-    class, and of transactions per reason why they ended.
+    class, and of transactions per reason why they ended; then times, errors and bytes per tag, rule and origin, the reuse of origin
+    connections, and the internal requests of plugins.
     """
-    with _readable():
-        summary = summarize(read_records(*files, on_error="skip"))
-    if summary.skipped and not summary.transactions:
-        raise CommandError(_no_log(files, summary.skipped))
-    print(json.dumps(summary.as_dict(), indent=2) if as_json else summary.to_text())
+    if html is not None:
+        return _report(source, html)
+    if live:
+        return _follow(source, as_json=as_json)
+    with readable():
+        summary = _summary(source)
+    if summary.skipped and not summary.transactions and not summary.dropped:
+        raise CommandError(no_log(source.files, summary.skipped))
+    _print(summary, as_json=as_json)
     return 0
 
 
-def logtree(files: Sequence[str]) -> int:
-    """Print each root transaction and, indented below it, its children."""
-    records = read_records(*files, on_error="skip")
-    with _readable():
-        roots = tree(records)
-    if records.skipped and not roots:
-        raise CommandError(_no_log(files, records.skipped))
-    for root in roots:
-        for depth, node in root.walk():
-            print("  " * depth + _describe(node))
-    if records.dropped:
-        say(f"records dropped by the log, not counted above: {records.dropped}")
-    if records.skipped:
-        say(f"lines that are not records: {records.skipped}")
+def _summary(source: LogFiles) -> Summary:
+    if source.is_large():
+        try:
+            with source.table(LIGHT_COLUMNS) as table:
+                return table.summary()
+        except Unreadable:
+            if any(name.endswith(".parquet") for name in source.files):
+                raise
+    return summarize(source.read())
+
+
+def _print(summary: Summary, *, as_json: bool) -> None:
+    print(json.dumps(summary.as_dict(), indent=2) if as_json else summary.to_text(), flush=True)
+
+
+def _follow(source: LogFiles, *, as_json: bool) -> int:
+    """Print the counts again while the log grows."""
+    if len(source.files) != 1:
+        raise CommandError(f"--follow reads one log, not {len(source.files)}")
+    records = read_records(on_error="skip", where=source.where, since=source.since, until=source.until)
+    counts, shown, new = Counts(), time.monotonic(), False
+    with readable():
+        for record in follow(source.files[0], records):
+            if record is not None:
+                counts.add(records.run, record)
+                new = True
+            elif new and time.monotonic() - shown >= _EVERY:
+                clear_screen()
+                _print(counts.summary(records), as_json=as_json)
+                shown, new = time.monotonic(), False
     return 0
 
 
-@contextmanager
-def _readable() -> Iterator[None]:
-    # A log that is being written may end in the middle of a line. So invalid lines are counted and do not raise.
+def clear_screen() -> None:
+    """Clear the terminal, if there is one; else what follows is one more block."""
+    print("\x1b[H\x1b[2J" if sys.stdout.isatty() else "", end="" if sys.stdout.isatty() else "\n")
+
+
+def _report(source: LogFiles, path: str) -> int:
     try:
-        yield
+        write = importlib.import_module(f"{statistics.__name__}._report").write_report
+    except ModuleNotFoundError as missing:
+        raise CommandError("--html: this version has no HTML report") from missing
+    with readable(), source.table() as table:
+        data = report_data(table, title=", ".join(source.files))
+        refuse_if_no_log(source.files, table, data["totals"]["transactions"])
+        tell_missing(table)
+    try:
+        write(path, data)
     except OSError as exc:
-        raise CommandError(f"{exc.filename or 'standard input'}: {why(exc)}, expected a log of JSON lines") from exc
-
-
-def _no_log(files: Sequence[str], lines: int) -> str:
-    return f"{', '.join(files)}: not a log: none of its {lines} lines is a record, expected JSON lines"
-
-
-def _describe(node: Node) -> str:
-    """Return a transaction as one line: number, request, status, duration, tag and id, and why it ended if it is not complete."""
-    record: Mapping[str, Any] = node.record
-    parts = [f"#{record.get('transaction')}", record.get("method") or "-", record.get("url") or "-", record.get("status") or "-"]
-    milestones = record.get("milestones")
-    if isinstance(milestones, Mapping) and milestones:
-        parts.append(f"{1000 * max(milestones.values()):.1f} ms")
-    if record.get("tag") or record.get("id"):
-        parts.append(f"[{record.get('tag') or '-'} {record.get('id') or 0}]")
-    if record.get("detached"):
-        parts.append("detached")
-    ended = record.get("ended")
-    if isinstance(ended, Mapping) and ended.get("why") != "complete":
-        parts.append(f"({ended.get('by')}: {ended.get('why')} in {ended.get('state')})")
-    return printable(" ".join(map(str, parts)))
+        raise CommandError(f"{path}: {exc.strerror or exc}, cannot write the report") from exc
+    return 0

@@ -1,13 +1,43 @@
-"""Post-processing of logs: counts, trees of transactions, joins with other logs, and a report."""
+"""Post-processing of logs: counts, trees of transactions, where the time went, joins with other logs, SQL, and a report."""
 
+from trio_tsconnect.logstats._convert import convert as convert
+from trio_tsconnect.logstats._count import Counts as Counts
+from trio_tsconnect.logstats._count import summarize as summarize
+from trio_tsconnect.logstats._data import report_data as report_data
+from trio_tsconnect.logstats._data import tree_data as tree_data
+from trio_tsconnect.logstats._follow import follow as follow
+from trio_tsconnect.logstats._group import Bucket as Bucket
+from trio_tsconnect.logstats._group import Group as Group
+from trio_tsconnect.logstats._group import Reuse as Reuse
 from trio_tsconnect.logstats._join import Joined as Joined
 from trio_tsconnect.logstats._join import join as join
+from trio_tsconnect.logstats._path import StateTime as StateTime
+from trio_tsconnect.logstats._path import Stretch as Stretch
+from trio_tsconnect.logstats._path import critical_path as critical_path
+from trio_tsconnect.logstats._path import states as states
+from trio_tsconnect.logstats._questions import DIALECTS as DIALECTS
+from trio_tsconnect.logstats._questions import QUESTIONS as QUESTIONS
+from trio_tsconnect.logstats._questions import sql as sql
+from trio_tsconnect.logstats._read import AnyRecord as AnyRecord
 from trio_tsconnect.logstats._read import Records as Records
 from trio_tsconnect.logstats._read import read_records as read_records
 from trio_tsconnect.logstats._report import to_html as to_html
 from trio_tsconnect.logstats._report import write_report as write_report
+from trio_tsconnect.logstats._select import find_trees as find_trees
 from trio_tsconnect.logstats._summary import Spread as Spread
 from trio_tsconnect.logstats._summary import Summary as Summary
-from trio_tsconnect.logstats._summary import summarize as summarize
+from trio_tsconnect.logstats._table import LIGHT_COLUMNS as LIGHT_COLUMNS
+from trio_tsconnect.logstats._table import LogTable as LogTable
+from trio_tsconnect.logstats._table import Unreadable as Unreadable
+from trio_tsconnect.logstats._table import open_table as open_table
+from trio_tsconnect.logstats._text import text_table as text_table
+from trio_tsconnect.logstats._top import Slow as Slow
+from trio_tsconnect.logstats._top import Slowest as Slowest
+from trio_tsconnect.logstats._top import Talker as Talker
+from trio_tsconnect.logstats._top import Talkers as Talkers
+from trio_tsconnect.logstats._top import slowest as slowest
+from trio_tsconnect.logstats._top import talkers as talkers
 from trio_tsconnect.logstats._tree import Node as Node
 from trio_tsconnect.logstats._tree import tree as tree
+from trio_tsconnect.logstats._when import moment as moment
+from trio_tsconnect.logstats._where import check_where as check_where

@@ -1,19 +1,19 @@
-"""Count connections, streams and statuses in a log. Invariant: requests of plugins are never counted as requests of a client."""
+"""Count connections, streams, statuses and times in a log. Invariant: requests of plugins are never counted as requests of a client."""
 
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from trio_tsconnect._util import public
-from trio_tsconnect.logstats._read import AnyRecord, Records, is_gap, of_each_run
+from trio_tsconnect.logstats._group import Bucket, Group, Reuse
+from trio_tsconnect.logstats._text import cut, share, text_table, times
 
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "none")
-_MOST_CONNECTIONS_SHOWN = 20
+_MOST_SHOWN = 20
 
 
 @public("trio_tsconnect.logstats")
@@ -48,12 +48,33 @@ class Summary:
     """The number of records that the log dropped, as it states itself."""
     skipped: int
     """The number of lines that are not records."""
+    skipped_at: Sequence[str] = ()
+    """File, line and reason of the first of these lines."""
+    span: tuple[str, str] | None = None
+    """The first and the last `time`; None if no record has one."""
+    total: Group | None = None
+    """The figures of all transactions; None if there are none."""
+    groups: Mapping[str, Sequence[Group]] = attrs.field(factory=dict)
+    """The figures by ``tag``, ``rule``, ``origin``, ``plugin`` (that opened the connection), ``cause`` and ``status``, largest first."""
+    reuse: Sequence[Reuse] = ()
+    """The use of connections to origins, the origin with most transactions first."""
+    internal: Mapping[str, int] = attrs.field(factory=dict)
+    """Internal requests by the plugin that made them (``-`` if it was none), most first."""
 
     @property
     def streams(self) -> Spread | None:
         """The spread of HTTP/2 streams per client connection; None if there are no streams."""
         counts = list(self.streams_per_connection.values())
         return Spread(min=min(counts), median=statistics.median(counts), max=max(counts)) if counts else None
+
+    @property
+    def histogram(self) -> list[Bucket]:
+        """HTTP/2 client connections by their number of streams, in steps of powers of two; steps without a connection are left out."""
+        counts: dict[int, int] = {}
+        for streams in self.streams_per_connection.values():
+            step = streams.bit_length() - 1
+            counts[step] = counts.get(step, 0) + 1
+        return [Bucket(low=1 << step, high=(2 << step) - 1, connections=counts[step]) for step in sorted(counts)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON-serializable dict."""
@@ -68,27 +89,48 @@ class Summary:
                 "median": spread and spread.median,
                 "max": spread and spread.max,
                 "per_connection": {str(connection): count for connection, count in self.streams_per_connection.items()},
+                "histogram": [attrs.asdict(bucket) for bucket in self.histogram],
             },
             "statuses": {tag: dict(counts) for tag, counts in self.statuses.items()},
             "ended": dict(self.ended),
             "dropped": self.dropped,
             "skipped": self.skipped,
+            "skipped_at": list(self.skipped_at),
+            "span": self.span and list(self.span),
+            "total": self.total and self.total.as_dict(),
+            "groups": {by: [group.as_dict() for group in groups] for by, groups in self.groups.items()},
+            "origin_connections": [attrs.asdict(reuse) for reuse in self.reuse],
+            "internal": dict(self.internal),
         }
 
     def to_text(self) -> str:
         """Return the summary as aligned tables for a terminal. Unprintable characters are escaped."""
         parts = [
             f"transactions: {self.transactions}",
-            _table("client connections", ("protocol", "connections"), self.client_connections.items()),
+            text_table("client connections", ("protocol", "connections"), self.client_connections.items()),
             self._streams_table(),
-            _table("transactions by tag and status", ("tag", *self._classes()), self._status_rows()),
-            _table("transactions by how they ended", ("why", "transactions"), self.ended.items()),
+            text_table("transactions by tag and status", ("tag", *self._classes()), self._status_rows()),
+            text_table("transactions by how they ended", ("why", "transactions"), self.ended.items()),
         ]
+        if self.transactions:
+            parts += self._more_tables()
         if self.dropped:
             parts.append(f"records dropped by the log, not counted above: {self.dropped}")
         if self.skipped:
-            parts.append(f"lines that are not records: {self.skipped}")
+            parts.append("\n".join([f"lines that are not records: {self.skipped}", *(f"  {cut(place)}" for place in self.skipped_at)]))
         return "\n\n".join(parts)
+
+    def _more_tables(self) -> list[str]:
+        histogram = [(f"{bucket.low}-{bucket.high}" if bucket.low < bucket.high else "1", bucket.connections) for bucket in self.histogram]
+        parts = [text_table("connections by their number of streams", ("streams", "connections"), histogram)] if len(histogram) > 1 else []
+        for by, groups in self.groups.items():
+            if by in ("tag", "rule", "origin"):
+                parts.append(_group_table(by, groups))
+        reused = [(each.origin, each.connections, each.transactions, share(each.reused, each.transactions)) for each in self.reuse]
+        header = ("origin", "connections", "transactions", "reused")
+        parts.append(text_table("connections to origins", header, reused[:_MOST_SHOWN]) + _hidden(len(reused)))
+        parts.append(text_table("internal requests by plugin", ("plugin", "requests"), self.internal.items()))
+        return parts
 
     def _streams_table(self) -> str:
         spread = self.streams
@@ -99,8 +141,8 @@ class Summary:
             f"HTTP/2 streams per client connection: {sum(counts.values())} on {len(counts)}"
             f" (min {spread.min}, median {spread.median:g}, max {spread.max})"
         )
-        busiest = sorted(counts.items(), key=lambda item: -item[1])[:_MOST_CONNECTIONS_SHOWN]
-        text = _table(title, ("connection", "streams"), busiest)
+        busiest = sorted(counts.items(), key=lambda item: -item[1])[:_MOST_SHOWN]
+        text = text_table(title, ("connection", "streams"), busiest)
         hidden = len(counts) - len(busiest)
         return text + f"\n  and {hidden} more connections, with fewer or as many streams" if hidden else text
 
@@ -111,68 +153,24 @@ class Summary:
         return [(tag, *(counts.get(name, 0) for name in self._classes())) for tag, counts in self.statuses.items()]
 
 
-@public("trio_tsconnect.logstats")
-def summarize(records: Iterable[AnyRecord]) -> Summary:
-    """Count `records` and return the counts. `records` are the result of `read_records`, dicts of one line each, or `LogRecord` values.
-
-    An HTTP/2 stream is a root transaction with the tag ``h2``. A request that a plugin makes on behalf of a stream is a child, and is not
-    counted as a stream of that client.
-    """
-    transactions = gaps = 0
-    connections: defaultdict[str, set[object]] = defaultdict(set)
-    streams: defaultdict[int | str, set[object]] = defaultdict(set)
-    statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    ended: Counter[str] = Counter()
-    for run, record in of_each_run(records):
-        if is_gap(record):
-            gaps += record["dropped"]
-            continue
-        transactions += 1
-        label, connection = _client_connection(record)
-        connections[label].add((run, connection))
-        if record.get("tag") == "h2" and record.get("parent") is None:
-            carrier = record.get("client_connection") or record.get("id") or 0
-            streams[f"{run + 1}:{carrier}" if run else carrier].add(record.get("stream") or ("transaction", transactions))
-        statuses[record.get("tag") or "-"][_status_class(record.get("status"))] += 1
-        ended[_why(record)] += 1
-    return Summary(
-        transactions=transactions,
-        client_connections={label: len(ids) for label, ids in sorted(connections.items())},
-        streams_per_connection={connection: len(ids) for connection, ids in streams.items()},
-        statuses={tag: dict(sorted(counts.items())) for tag, counts in sorted(statuses.items())},
-        ended=dict(ended.most_common()),
-        dropped=gaps + (records.dropped if isinstance(records, Records) else 0),
-        skipped=records.skipped if isinstance(records, Records) else 0,
-    )
+_GROUP_HEADER = ("transactions", "/s", "errors", "bytes in", "bytes out", "p50", "p90", "p99", "max")
 
 
-def _client_connection(record: Mapping[str, Any]) -> tuple[str, object]:
-    """Return the label under which a record's connection is counted, and its identity among the connections with that label."""
-    session = ("session", record.get("session"))
-    if record.get("internal"):  # not by client_connection: if set, that belongs to the transaction on whose behalf this one runs
-        tag = record.get("tag")
-        return (f"internal/{tag}" if tag else "internal"), session
-    return str(record.get("client_protocol") or "-"), record.get("client_connection") or session
+def _group_table(by: str, groups: Sequence[Group]) -> str:
+    rows = [
+        (
+            group.name,
+            group.transactions,
+            "-" if group.per_second is None else f"{group.per_second:.1f}",
+            share(group.errors, group.transactions),
+            group.request_bytes,
+            group.response_bytes,
+            *times(group.p50, group.p90, group.p99, group.max),
+        )
+        for group in groups[:_MOST_SHOWN]
+    ]
+    return text_table(f"transactions by {by}, times in ms", (by, *_GROUP_HEADER), rows) + _hidden(len(groups))
 
 
-def _status_class(status: object) -> str:
-    return f"{status // 100}xx" if isinstance(status, int) and status else "none"
-
-
-def _why(record: Mapping[str, Any]) -> str:
-    ended = record.get("ended")
-    return str(ended.get("why") or "-") if isinstance(ended, Mapping) else "-"
-
-
-def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    cells = [[_printable(str(cell)) for cell in row] for row in (header, *rows)]
-    if len(cells) == 1:
-        return f"{title}: none"
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-    return "\n".join([title, *(f"  {line}".rstrip() for line in lines)])
-
-
-def _printable(text: str) -> str:
-    """Escape unprintable characters. A log contains text from clients, which must not send control sequences to the reader's terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def _hidden(count: int) -> str:
+    return f"\n  and {count - _MOST_SHOWN} more" if count > _MOST_SHOWN else ""
