@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from trio_tsconnect.hooks import State
 from trio_tsconnect.log import Ended, LogRecord
+
+costly = settings(max_examples=max(15, settings().max_examples // 50))
+"""For properties of which one example opens a database: fewer of them, in the suite and in `make fuzz`."""
 
 SECONDS = st.integers(0, 5_000_000).map(lambda micros: micros / 1_000_000)
 TAGS = st.sampled_from([None, "", "h2", "h2", "auth", "ein ÿ\x1b'\"\\%"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.logstats._logs import BAD, GAP, RECORDS, write
+from tests.logstats._logs import BAD, GAP, RECORDS, costly, write
 from trio_tsconnect.log import Ended, LogRecord
 from trio_tsconnect.logstats import open_table, report_data
 
@@ -72,6 +72,7 @@ def test_data_of_a_table_and_of_nothing(tmp_path: Path) -> None:
             report_data(table, table)
 
 
+@costly
 @given(st.lists(RECORDS | st.sampled_from([*BAD, GAP]), max_size=20))
 def test_data_of_any_log_are_json_with_the_same_keys(lines: list[LogRecord | str]) -> None:
     with TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.logstats._logs import BAD, GAP, RECORDS, write
+from tests.logstats._logs import BAD, GAP, RECORDS, costly, write
 from trio_tsconnect.log import LogRecord
 from trio_tsconnect.logstats import (
     DIALECTS,
@@ -45,6 +45,7 @@ def log_of(lines: list[LogRecord | str]) -> Iterator[Path]:
         yield write(Path(folder, "log"), lines)
 
 
+@costly
 @given(LINES)
 def test_both_ways_of_counting_agree(lines: list[LogRecord | str]) -> None:
     with log_of(lines) as log, open_table(log, columns=LIGHT_COLUMNS) as table:
@@ -53,6 +54,7 @@ def test_both_ways_of_counting_agree(lines: list[LogRecord | str]) -> None:
         assert one.to_text() == other.to_text()
 
 
+@costly
 @given(
     LINES,
     st.none() | st.sampled_from(["status >= 404", 'tag = "h2" and not milestones.remap > 1']),
@@ -64,6 +66,7 @@ def test_both_ways_agree_on_a_selection(lines: list[LogRecord | str], where: str
         assert table.summary().as_dict() == other.as_dict()
 
 
+@costly
 @given(LINES, st.integers(1, 4), st.sampled_from(["total", "origin", "remap..send_response"]))
 def test_both_ways_agree_on_the_slowest_and_the_busiest(lines: list[LogRecord | str], n: int, by: str) -> None:
     with log_of(lines) as log, open_table(log) as table:
@@ -75,6 +78,7 @@ def test_both_ways_agree_on_the_slowest_and_the_busiest(lines: list[LogRecord | 
         assert [each.seconds for each in ones] == pytest.approx([each.seconds for each in others])
 
 
+@costly
 @given(LINES, st.none() | st.sampled_from(["transaction = 3", "status >= 404"]), st.none() | st.integers(1, 20))
 def test_both_ways_find_the_same_trees(lines: list[LogRecord | str], where: str | None, n: int | None) -> None:
     with log_of(lines) as log, open_table(log) as table:
@@ -97,6 +101,7 @@ def numbers(root):
     return [(depth, node.record["transaction"], node.record["time"]) for depth, node in root.walk()]
 
 
+@costly
 @given(LINES)
 def test_parquet_has_what_the_log_has(lines: list[LogRecord | str]) -> None:
     with log_of(lines) as log:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.logstats._logs import RECORDS, write
+from tests.logstats._logs import RECORDS, costly, write
 from trio_tsconnect.log import Ended, LogRecord
 from trio_tsconnect.logstats import check_where, open_table, read_records
 
@@ -151,6 +151,7 @@ EXPRESSIONS = st.recursive(
 
 
 @pytest.mark.needs("duckdb")
+@costly
 @given(st.lists(RECORDS, min_size=1, max_size=20), st.lists(EXPRESSIONS, min_size=1, max_size=8))
 def test_sql_and_predicate_select_the_same_records(records: list[LogRecord], expressions: list[str]) -> None:
     for number, record in enumerate(records, 1):
