@@ -141,12 +141,13 @@ def cut_short(txn: EngineTransaction) -> None:
     """Give up a response that has begun, so that the client can detect that it is incomplete.
 
     With Content-Length or the chunked coding the client detects it by itself, so bytes that were written are still delivered. A body that
-    ends with the connection would look complete (RFC 9112 §6.3), so the connection is reset.
+    ends with the connection would look complete (RFC 9112 §6.3), so the connection is reset. Call `txn.end` before.
     """
     txn.keep_alive = False
     if txn.response_begun and not txn.response_complete and txn.close_delimited:
         txn.session.broken = True
-        reset(txn.session.stream, txn.ended.why if txn.ended else "cut")
+        assert txn.ended is not None
+        reset(txn.session.stream, txn.ended.why)
 
 
 async def _send_failure_response(txn: EngineTransaction, response: Response, page: bytes) -> None:
@@ -169,7 +170,8 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
     if hooks_scope.cancel_called:  # not `cancelled_caught`: a hook may swallow the cancellation
         txn.response = response
         latest += txn.config.error_timeout
-    _tell_source(txn, "proxy" if txn.replaced is None else "plugin", txn.ended.why if txn.ended else None)
+    assert txn.ended is not None
+    _tell_source(txn, "proxy" if txn.replaced is None else "plugin", txn.ended.why)
     with trio.move_on_at(latest) as scope:
         await _send(txn, txn.response, page)
     if scope.cancelled_caught and not txn.response_complete:

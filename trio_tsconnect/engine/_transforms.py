@@ -46,7 +46,7 @@ class Transforms:
             yield body
 
     async def whole(self, content: bytes) -> bytes:
-        """Return the content of a complete body after all transforms."""
+        """Return the content of a complete body after all transforms. It must not be empty: an empty body has no pieces."""
         async with self.of(_only(content)) as pieces:
             return b"".join([piece async for piece in pieces])
 
@@ -119,8 +119,7 @@ class _Upstream:
 
 
 async def _only(content: bytes) -> Pieces:
-    if content:
-        yield content
+    yield content
 
 
 def _as_bytes(result: object, rule: str) -> bytes:
