@@ -168,22 +168,32 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.parametrize("where", ["hook", "checkpoint"])
+@pytest.mark.parametrize("where", ["hook", "checkpoint", "intercept"])
 def test_ctrl_c_ends_the_process_and_leaves_alone(where: str) -> None:
     """A signal is told from a KeyboardInterrupt that a plugin raises by who raised it; it comes out as it is, in no group."""
     log = MemoryLog()
 
     class Interrupted(Plugin):
         async def read_request(self, txn: Transaction) -> None:
+            if where == "intercept":
+                txn.intercept(self._serve)
+            else:
+                self._interrupt()
+
+        async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+            await stream.receive_some()
+            self._interrupt()
+
+        def _interrupt(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
-            if where == "hook":
+            if where != "checkpoint":
                 for _ in range(1000):  # the handler runs between two of these
                     pass
 
     async def main() -> None:
         async with open_proxy(ProxyConfig(), plugins=[Interrupted()], log=log) as proxy, proxy.connect() as client:
             await client.send_all(GET)
-            await trio.sleep_forever()
+            await trio.sleep(5)
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(main, restrict_keyboard_interrupt_to_checkpoints=where == "checkpoint")

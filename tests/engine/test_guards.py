@@ -65,6 +65,51 @@ async def test_connection_of_an_origin_that_serves_one_request_is_not_kept() -> 
         assert held(pool) == (0, 0, 0)
 
 
+async def test_connection_beyond_the_limit_is_not_kept() -> None:
+    """`max_connections` counts idle connections too. One more is made only for a request that its own ancestors would keep waiting."""
+    origin, config = FakeOrigin(), OriginConfig(max_connections=1)
+    async with running_pool() as pool:
+        first, beyond = await pool.acquire(origin, config), await pool.acquire(origin, config, beyond_limit=True)
+        assert not pool.release(beyond, config)
+        await pool.discard(beyond)
+        assert pool.release(first, config)
+        assert (held(pool), origin.open_connections) == ((1, 0, 0), 1)
+
+
+async def test_clients_that_have_left_are_not_remembered() -> None:
+    """The connections stay, and any number of clients may have used them."""
+    origin, config = FakeOrigin(), OriginConfig(max_connections=4)
+    async with running_pool() as pool:
+        for number in range(100):
+            assert pool.release(await pool.acquire(origin, config, holder=(("connection", number),)), config)
+        (place,) = pool._places.values()
+        assert (held(pool), len(place.held), len(place.with_clients)) == ((1, 0, 0), 0, 0)
+
+
+async def test_one_who_leaves_the_line_leaves_the_others_where_they_are() -> None:
+    origin, config = FakeOrigin(), OriginConfig(max_connections=1)
+    async with running_pool() as pool, trio.open_nursery() as nursery:
+        first = await pool.acquire(origin, config)
+        got: list[str] = []
+
+        async def wait(name: str, scope: trio.CancelScope) -> None:
+            with scope:
+                connection = await pool.acquire(origin, config)
+                got.append(name)
+                await pool.discard(connection)
+
+        scopes = {name: trio.CancelScope() for name in ("second", "third", "fourth")}
+        for name, scope in scopes.items():
+            nursery.start_soon(wait, name, scope)
+            await trio.testing.wait_all_tasks_blocked()
+        scopes["third"].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (got, held(pool), origin.open_connections) == ([], (0, 1, 2), 1)
+        await pool.discard(first)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (got, held(pool), origin.open_connections) == (["second", "fourth"], (0, 0, 0), 0)
+
+
 async def test_fresh_connection_leaves_those_that_rest_alone() -> None:
     """A second attempt wants a connection that was not used before; others may still want the ones that were."""
     origin, config = FakeOrigin(), OriginConfig()
@@ -104,9 +149,11 @@ async def test_switch_in_the_middle_of_the_request_is_a_bad_answer(autojump_cloc
     assert how(world.records[0]) == ("origin", "origin_bad_response")
 
 
-@pytest.mark.parametrize("field", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("field", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Keep-Alive: 5"])
 async def test_interim_responses_are_not_framed(field: bytes) -> None:
-    """RFC 9110 §8.6, RFC 9112 §6.1: a client that believed such a field would wait for content, or take the final response for it."""
+    """RFC 9110 §8.6, RFC 9112 §6.1: a client that believed such a field would wait for content, or take the final response for it. What
+    describes a connection describes that of the origin.
+    """
     name, _, value = field.decode().partition(": ")
 
     async def act(_hook: str, txn: Any) -> None:

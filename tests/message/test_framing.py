@@ -47,8 +47,9 @@ def test_some_responses_have_no_body_whatever_the_fields_say(method: str, status
     assert response_body(method, Response(status, fields)) == NO_BODY
 
 
-def test_a_refused_connect_has_a_body() -> None:
-    assert response_body("CONNECT", Response(403, [CL5])) == FIVE
+@pytest.mark.parametrize("status", [300, 403])
+def test_a_refused_connect_has_a_body(status: int) -> None:
+    assert response_body("CONNECT", Response(status, [CL5])) == FIVE
 
 
 def test_a_body_is_empty_only_when_that_is_certain() -> None:

@@ -92,12 +92,11 @@ async def end_children(txn: EngineTransaction) -> None:
             await child.done.wait()
     if scope.cancelled_caught:
         for child in alive:
-            if child.done is not None and not child.done.is_set():
-                _give_up(child)
+            _give_up(child)
 
 
 def _give_up(child: EngineSession) -> None:
-    """Break the stream of a child that has not ended in time, and log it as overdue."""
+    """Break the stream of a child that has not ended in time, and log it as overdue. Without effect on one that has ended."""
     reset(child.stream, "overdue")
     txn = child.transaction
     if txn is not None:

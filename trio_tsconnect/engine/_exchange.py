@@ -80,9 +80,7 @@ async def exchange(txn: EngineTransaction, connection: OriginConnection) -> None
         txn.enter(State.READ_RESPONSE)
         assert txn.session.nursery is not None
         await _beside(txn.session.nursery, lambda: _relay_response(txn, connection), lambda: _pump_request(txn, connection.http))
-    if txn.session.broken:
-        txn.keep_alive = False
-    elif txn.keep_alive:
+    if txn.keep_alive:
         await finish_request(txn)
 
 
@@ -248,7 +246,7 @@ async def _relay_response(txn: EngineTransaction, connection: OriginConnection) 
     txn.close_delimited = body.framing is Framing.CLOSE
     txn.session.http.queue_response(response, body)
     silent = body.framing is Framing.NONE or (body.empty and not http.body.empty)
-    if transforms is not None and not silent:
+    if transforms is not None:  # so there is a body to forward
         await relay_transformed(txn, http, transforms)
     else:
         await _relay_body(txn, http, silent=silent)

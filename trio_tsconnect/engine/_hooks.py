@@ -130,7 +130,7 @@ async def fire_closing(subject: EngineSession | EngineTransaction, methods: tupl
                 if passing is not None:
                     raise passing from None
     if txn is not None:
-        if scope.cancel_called and txn.plugin_name:
+        if scope.cancel_called:
             txn.plugin_log.setdefault(txn.plugin_name, {})["cut_short"] = "transaction_close"
         txn.plugin_name = ""
     if scope.cancelled_caught:

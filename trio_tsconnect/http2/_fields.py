@@ -241,12 +241,9 @@ def _extended_connect(target: bytes, lines: list[Pair], protocol: bytes, priorit
     if protocol.lower() != b"websocket":
         # RFC 8441 §4. A tunnel for an unknown protocol would carry arbitrary bytes to an origin.
         raise ValueError(":protocol is not supported, expected 'websocket'")
-    lines += [(b"connection", b"Upgrade"), (b"upgrade", protocol)]
-    key = None
-    if protocol.lower() == b"websocket":
-        key = base64.b64encode(os.urandom(16))
-        lines = [line for line in lines if line[0] != b"sec-websocket-key"]  # RFC 8441 §5: the client's own has no meaning
-        lines.append((b"sec-websocket-key", key))
+    lines = [line for line in lines if line[0] != b"sec-websocket-key"]  # RFC 8441 §5: the client's own has no meaning
+    key = base64.b64encode(os.urandom(16))
+    lines += [(b"connection", b"Upgrade"), (b"upgrade", protocol), (b"sec-websocket-key", key)]
     return RequestHead(b"GET", _write(b"GET", target, lines), priority=priority, tunnel=True, websocket_key=key)
 
 

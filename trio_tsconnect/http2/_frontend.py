@@ -388,7 +388,7 @@ class Connection:
         self.writer.ring()
 
     def open_wide(self, stream: Stream, size: int) -> None:
-        """Open the stream's window to `size` bytes, and the connection's window in advance by as much."""
+        """Open the stream's window to `size` bytes, and the connection's window in advance by as much. The caller wakes the writer."""
         h2, limits = self._machine.h2, self.limits
         # when the client applies our SETTINGS, it reduces the window by this difference (RFC 9113 §6.9.2)
         owed = max(0, h2.local_settings.initial_window_size - self.window_size)
@@ -398,7 +398,6 @@ class Connection:
             if (more := min(size, most - h2.inbound_flow_control_window)) > 0:
                 h2.increment_flow_control_window(more)
                 self.window.received(-more, 0)  # these bytes are credited already: do not credit them again on receipt
-            self.writer.ring()
 
     def remote_ended(self, stream: Stream) -> None:
         """Handle END_STREAM from the client."""

@@ -240,8 +240,7 @@ class Pool:
         if scope.cancelled_caught:
             raise TransactionFailure(Failure.ORIGIN_CONNECT_TIMEOUT, "The origin did not accept a connection in time.")
         http = HTTP1Client(stream, limits=self._limits, parser=self._parser)
-        if config.lenient:
-            http.lenient = config.lenient
+        http.lenient = config.lenient
         return OriginConnection(origin, stream, http, self._next_id(), peer_name(stream))
 
     def _give_room(self, origin: Origin, place: _Place, holder: Holder) -> None:
@@ -264,10 +263,10 @@ class Pool:
         place = self._places[connection.origin]
         if self._closed or not config.keep_alive_timeout or not connection.origin.persistent:
             return False
+        if place.taken + len(place.idle) > place.limit:  # above the limit because of `beyond_limit`: neither keep it nor hand it on
+            return False
         if place.line:
             if has_input(connection.stream):  # no request was sent: the connection is out of sync, or closed
-                return False
-            if place.taken + len(place.idle) > place.limit:  # above the limit because of `beyond_limit`: do not hand it on
                 return False
             self._let_go(place, connection)
             if (waiter := place.next_in_line()) is not None:

@@ -39,7 +39,7 @@ class HTTP1Client(HTTP1Connection):
         """Queue a request head with the framing `body`. `target` replaces the target of the request on the request line."""
         self._put(request_to_bytes(request, target or request.target))
         self._method = request.method
-        self._offered = request.headers.tokens("upgrade") if "upgrade" in request.headers else []
+        self._offered = request.headers.tokens("upgrade")
         self._persists = keep_alive("1.1", request.headers)
         self._sending, self._unsent, self._sent = body, body.length, False
         self._body_read = False

@@ -70,9 +70,7 @@ class HTTP1Server(HTTP1Connection):
 
     def _without_host(self, head: bytes) -> Any:
         # h11 rejects an HTTP/1.1 request without Host. Hooks must see such a request first (it is answered after pre_remap), so parse it
-        # with a Host that the caller removes.
-        if b"\nhost:" in head.lower():
-            return None
+        # with a Host that the caller removes. If there is one, this fails as well: h11 rejects two.
         try:
             return self._parser.request(head[:-2] + b"host: x\r\n\r\n")
         except self._parser.error:

@@ -387,14 +387,13 @@ class Pipe:
     # ---------------------------------------------------------------------------------------------------------------- both ends
 
     def abort(self, reason: str) -> None:
-        """Fail both ends with `reason`, and drop unread bytes. Idempotent."""
+        """Fail both ends with `reason`, and drop unread bytes. Idempotent. The caller then closes both ends, which wakes a blocked writer."""
         if self._abort_reason is not None:
             return
         self._abort_reason = reason
         if not self._reader_closed:
             self._drop()
         self._send.close()  # wakes a blocked reader, which then raises because of `_abort_reason`
-        self._wake_writer()
         self._tell_reader()
 
     def _drop(self) -> None:
