@@ -117,7 +117,8 @@ def counts_over_time(rows: Sequence[Mapping[str, Any]], name: str, height: float
             shapes.append(tag("rect", tag("title", words), class_=f"bar {tone}".strip(), **place))
     if clock:
         labels = _scale.clock_labels([row.get("start") for row in rows])
-        for number, index in enumerate(_scale.pick(len(rows), _MOST_LABELS)):
+        most = min(_MOST_LABELS, max(1, _MOST_LABELS * len(rows) // _slots(rows)))  # a few columns fill only a part of the width
+        for number, index in enumerate(_scale.pick(len(rows), most)):
             shapes.append(_label(index / _slots(rows), height + 16, labels[index], "wide" if number % 2 else ""))
     total = _scale.count(sum(_scale.whole(row.get(name)) for row in rows))
     title = f"{name.capitalize()} over time"
