@@ -57,6 +57,16 @@ async def test_signals_end_what_does_not_end_by_itself(tmp_path: Path, app: str,
     assert "Traceback" not in server.said
 
 
+async def test_signals_count_whichever_thread_they_interrupt(tmp_path: Path) -> None:
+    """The second of two signals in a row may interrupt another thread than the first, while the main thread is blocked."""
+    async with (
+        serving(write_config(tmp_path, "asgi+trio:_stubborn:is_interrupted_elsewhere"), command=COMMAND) as server,
+        await trio.open_tcp_stream("127.0.0.1", server.ports()[0]) as client,
+    ):
+        await client.send_all(GET)
+        assert await server.end() in {130, 143}
+
+
 async def test_third_signal_waits_for_nothing(tmp_path: Path) -> None:
     """Not even for the half second that the second one gives."""
     async with (

@@ -12,6 +12,7 @@ process (`_Ending`).
 from __future__ import annotations
 
 import logging
+import math
 import os
 import resource
 import select
@@ -34,6 +35,7 @@ from trio_tsconnect._command._say import CommandError, say, why
 from trio_tsconnect.config import open_log, warnings
 
 logger = logging.getLogger("trio_tsconnect")
+_HANDLED = 128  # added to the number of a signal whose Python handler has run
 _AT_ONCE = 0.5  # seconds after a second signal for an orderly end, in which every record is written
 
 
@@ -159,9 +161,10 @@ class _Server:
 class _Ending:
     """SIGINT and SIGTERM while the command serves. The first drains, the second ends at once, a third has the system's default action.
 
-    The handlers run in the main thread between two instructions, also while the trio loop is blocked. They pass the request to the loop,
-    which may never run it, and write a byte to a pipe. A thread reads the pipe and ends the process when its time is over. A handler may
-    interrupt any line of Python, so it must not take a lock: it starts no thread and sets no `threading.Event`.
+    Two ways lead to the thread that ends the process when its time is over, and each signal may take both. The system writes the number of a
+    signal to the pipe (`signal.set_wakeup_fd`) in whichever thread it interrupts. It may interrupt another thread than the main thread; if the
+    main thread is blocked, it then never runs the Python handler. The handler writes to the pipe too, for signals after trio has ended. A
+    handler may interrupt any line of Python, so it must not take a lock: it starts no thread and sets no `threading.Event`.
     """
 
     def __init__(self, stop: Callable[[], None], end_at_once: Callable[[int], None], *, longest: Callable[[], float]) -> None:
@@ -173,10 +176,13 @@ class _Ending:
 
     def __enter__(self) -> None:
         read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._trios = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         threading.Thread(target=self._end_in_time, args=[read_end], name="end in time", daemon=True).start()
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *exc_info: object) -> None:
+        signal.set_wakeup_fd(self._trios, warn_on_full_buffer=False)
         if not self._count:  # after a signal keep the handlers: the process is about to end, and a late signal must not change its status
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -184,7 +190,7 @@ class _Ending:
 
     def _handle(self, number: int, _frame: object) -> None:
         self._count += 1
-        os.write(self._write_end, bytes([number]))
+        os.write(self._write_end, bytes([_HANDLED + number]))
         if self._count > 1:
             for each in self._before:
                 signal.signal(each, signal.SIG_DFL)
@@ -198,15 +204,31 @@ class _Ending:
 
     def _end_in_time(self, read_end: int) -> None:
         """Wait for a signal, then for a second one or until the time is over, and end the process. Runs in its own thread."""
-        if not os.read(read_end, 1):
-            os.close(read_end)
-            return
-        if not select.select([read_end], [], [], self._longest())[0]:
-            _say_if_heard("some tasks or threads did not end in time: the process exits without them")
-            os._exit(0)
-        status = 128 + os.read(read_end, 1)[0]
+        seen = {0: 0, _HANDLED: 0}  # signals by the way on which they came
+        due = math.inf
+        while max(seen.values()) < 2:
+            if not select.select([read_end], [], [], None if due == math.inf else max(0.0, due - time.monotonic()))[0]:
+                _say_if_heard("some tasks or threads did not end in time: the process exits without them")
+                os._exit(0)
+            came = os.read(read_end, 1)
+            if not came:
+                os.close(read_end)
+                return
+            way, number = came[0] & _HANDLED, came[0] & ~_HANDLED
+            if not way:
+                self._wake_trio()
+            if number in (signal.SIGINT, signal.SIGTERM):
+                seen[way] += 1
+                due = min(due, time.monotonic() + self._longest())
         time.sleep(_AT_ONCE)
-        os._exit(status)
+        os._exit(128 + number)
+
+    def _wake_trio(self) -> None:
+        """Do what the system would have done without this class: wake the loop, which then runs the handlers of its own signals."""
+        try:
+            os.write(self._trios, b"\0")
+        except OSError:
+            pass  # it has enough to wake for, or has ended
 
 
 def _say_if_heard(text: str) -> None:
