@@ -32,8 +32,17 @@ class ServedTransaction(EngineTransaction):
             body = body.encode()
             fields.setdefault("Content-Type", "text/plain; charset=utf-8")
         content = bytes(body)
-        self._answer(status)
-        self.forget_response()
+        if (
+            self.state is not State.READ_REQUEST
+            or self.answer is not None
+            or not self.plugin_name
+            or self.guarding
+            or self._request is None
+        ):
+            self._answer(status)
+            self.forget_response()
+        else:  # the usual case, for which the checks of `_answer` are not needed
+            self.answered_by = self.plugin_name
         self.answer, self.response_source = content, "plugin"
         self._response = Response(status, fields)
 

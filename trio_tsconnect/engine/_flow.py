@@ -150,12 +150,13 @@ async def _transact(txn: EngineTransaction) -> None:
 
     await _read_request(txn)
     await fire(txn, hooks.read_request)
-    if not txn.answered():
+    if txn.answer is None:
         txn.enter(State.REMAP)
         if hooks.pre_remap:
             await fire(txn, hooks.pre_remap)
-    judge(txn, txn.core.config.access)
-    if txn.answered():
+    if access := txn.core.config.access:
+        judge(txn, access)
+    if txn.answer is not None:
         if txn.core.guarded:
             await _judge_by_rule(txn)
     elif answer_here(txn):
@@ -210,7 +211,8 @@ async def _read_request(txn: EngineTransaction) -> None:
         drop_underscored(request.headers)
     if txn.core.logs:
         note(txn, request.headers)
-    request.sent_over(txn.client.scheme, _own_authority(txn, request))
+    if txn.client.scheme != "http" or request.version == "1.0":  # otherwise what a request assumes is right
+        request.sent_over(txn.client.scheme, _own_authority(txn, request))
     txn.request = request
     txn.method, txn.seen_target, txn.version = request.method, request.target, request.version
     try:

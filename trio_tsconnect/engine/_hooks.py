@@ -28,7 +28,8 @@ async def fire(txn: EngineTransaction, methods: tuple[HookMethod, ...]) -> None:
     for method in methods:
         if (txn.answer is not None or txn.retry_target is not None) and not _is_asked(txn, method):
             continue
-        txn.plugin_name, txn.guarding, txn.hook_name = plugin_name(method), is_guard(method), method.__name__
+        plugin = method.__self__  # type: ignore[attr-defined]
+        txn.plugin_name, txn.guarding, txn.hook_name = plugin.log_name, plugin._is_guard, method.__name__
         request, response = txn._request, txn._response
         target = None if request is None else request.target
         status = 0 if response is None else response.status

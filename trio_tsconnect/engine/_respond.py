@@ -181,8 +181,9 @@ async def _send_failure_response(txn: EngineTransaction, response: Response, pag
 
 def _tell_source(txn: EngineTransaction, cause: str | None) -> None:
     """Tell the opener of a virtual connection who has made the response, for `fetch`."""
-    if isinstance(txn.session.stream, VirtualConnection):
-        txn.session.stream.tell_source(txn.response_source, cause)
+    stream = txn.session.stream
+    if isinstance(stream, VirtualConnection):
+        stream.tell_source(txn.response_source, cause)
 
 
 async def _send(txn: EngineTransaction, response: Response, content: bytes) -> None:

@@ -160,25 +160,26 @@ class EngineTransaction(Transaction):
     response_pace: Pace | None = None
     """Minimum rate of the response body, if one is configured."""
 
+    _request: Request | None = None
+    _response: Response | None = None
+    rule: RemapRule | None = None
+    method: str | None = None
+    url: URL | None = None
+    origin_status: int | None = None
+    attempts: int = 0
+    ended: Ended | None = None
+
     def __init__(self, session: EngineSession, number: int) -> None:
         core = session.core
         self.session = session
         self.core: Core = core
         self.number = number
-        self._request: Request | None = None
-        self._response: Response | None = None
         self.config: HttpConfig = core.config.http
         self.origin_config: OriginConfig = core.config.origin
         self.state: State = State.READ_REQUEST
         self.milestones: dict[str, float] = {}
         self.parent = parent = session.parent
         self.depth: int = parent.depth + 1 if parent else 0
-        self.rule: RemapRule | None = None
-        self.method: str | None = None
-        self.url: URL | None = None
-        self.origin_status: int | None = None
-        self.attempts: int = 0
-        self.ended: Ended | None = None
         self.data: dict[Any, Any] = {}
         self.started: float = trio.current_time()
         self.wall_time: float = core.wall_time()

@@ -24,6 +24,7 @@ class Guard(Plugin):
     answered before remap.
     """
 
+    _is_guard = True
     _COROUTINES: ClassVar[frozenset[str]] = frozenset({"run", "judge"})
 
     async def judge(self, txn: Transaction) -> None:
@@ -51,4 +52,5 @@ class Guard(Plugin):
 @public("trio_tsconnect.hooks")
 def is_guard(method: HookMethod) -> bool:
     """Return True if a bound hook method belongs to a `Guard`."""
-    return isinstance(method.__self__, Guard)  # type: ignore[attr-defined]
+    guard: bool = method.__self__._is_guard  # type: ignore[attr-defined]
+    return guard

@@ -49,6 +49,7 @@ class Plugin(PluginBase):
     likely a misspelt hook. A hook that is not an async method raises `TypeError` too.
     """
 
+    _is_guard: ClassVar[bool] = False
     _COROUTINES: ClassVar[frozenset[str]] = frozenset({"run"})
     """Coroutine methods that are no hooks."""
 
