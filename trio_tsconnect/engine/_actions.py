@@ -32,17 +32,8 @@ class ServedTransaction(EngineTransaction):
             body = body.encode()
             fields.setdefault("Content-Type", "text/plain; charset=utf-8")
         content = bytes(body)
-        if (
-            self.state is not State.READ_REQUEST
-            or self.answer is not None
-            or not self.plugin_name
-            or self.guarding
-            or self._request is None
-        ):
-            self._answer(status)
-            self.forget_response()
-        else:  # the usual case, for which the checks of `_answer` are not needed
-            self.answered_by = self.plugin_name
+        self._answer(status)
+        self.forget_response()
         self.answer, self.response_source = content, "plugin"
         self._response = Response(status, fields)
 
@@ -113,7 +104,7 @@ class ServedTransaction(EngineTransaction):
         if not self.can_repeat:
             raise InvalidState("retry() needs a request body that can be sent again: call read_request_body() before the body is sent")
         where = self.request.target if target is None else _absolute(target)
-        # If another plugin has called retry() for this response, the calls together are one attempt.
+        # A second call for this response changes where the same attempt goes.
         if self.retry_target is not None or self.retries < self.origin_config.max_retries:
             self.retries += self.retry_target is None
             self.retry_target, self.retry_elsewhere = where, target is not None
